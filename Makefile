@@ -1,0 +1,38 @@
+# The commands that people type. Set-up is part of each; it costs nothing while pyproject.toml and constraints.txt
+# stay as they are.
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: repro test demo check clean
+
+repro: .venv/installed  ## Run the pipeline: download, stats, normalize, report
+	.venv/bin/dvc repro
+
+test: .venv/installed-test  ## Run the tests, without network
+	.venv/bin/pytest
+
+# A copy of its own, so that the workspace's params, lock and data stay as they are.
+demo: .venv/installed  ## Run the pipeline on generated data, without network, in build/demo
+	@rm -rf build/demo
+	@mkdir -p build/demo
+	@cp -R dvc.yaml .dvcignore pipeline build/demo
+	@sed 's/^dataset: .*/dataset: synthetic/' params.yaml > build/demo/params.yaml
+	@cd build/demo && dvc init --quiet --no-scm && cp ../../.dvc/config .dvc/config.local && dvc repro
+	@echo "See build/demo/data/report/report.html"
+
+check: .venv/installed-check  ## Check format, lint and types
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+	.venv/bin/mypy
+
+clean:  ## Remove what the commands above made, but not data/
+	rm -rf .venv build
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-%: .venv/installed
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
+	touch $@
