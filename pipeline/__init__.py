@@ -1,0 +1,1 @@
+"""Image classification datasets as normalized, hashed .npy shards."""

@@ -1,0 +1,116 @@
+"""manifest.json: what a shard set holds. One typed, versioned model, shared by writer and reader."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import Field, ValidationError, model_validator
+
+from pipeline.errors import CorruptDataError
+from pipeline.files import write_json
+from pipeline.models import Model, describe
+
+MANIFEST_NAME = "manifest.json"
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)  # also the order in which content_sha256 takes them
+Dtype = Literal["float32", "float16", "uint8"]
+Scheme = Literal["dataset", "dataset_per_image", "imagenet", "symmetric", "unit", "custom"]
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ShardFile(Model):
+    """One .npy file; `path` is relative to the shard set's folder, with forward slashes."""
+
+    path: Annotated[str, Field(pattern=r"^(train|test)/(images|labels)-\d{5,}-of-\d{5,}\.npy$")]
+    bytes: Count
+    sha256: Sha256
+
+
+class Shard(Model):
+    """The samples that lie side by side in one file of images and one of labels."""
+
+    samples: Count
+    images: ShardFile
+    labels: ShardFile
+
+
+class SplitShards(Model):
+    """All shards of a split, in sample order."""
+
+    samples: Count
+    shards: tuple[Shard, ...]
+
+    @model_validator(mode="after")
+    def _samples_add_up(self) -> Self:
+        if sum(shard.samples for shard in self.shards) != self.samples:
+            raise ValueError(f"samples should be the sum of the shards' samples, {self.samples}")
+        return self
+
+
+class Normalization(Model):
+    """How pixels v become values: `(v / 255 - mean[c]) / std[c]`, one mean and std a channel."""
+
+    scheme: Scheme
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Manifest(Model):
+    """The whole of manifest.json.
+
+    With dtype uint8 the images are the pixels themselves, and `normalization`, if any, is left to the reader.
+    """
+
+    format_version: Literal[1] = 1
+    dataset: str
+    classes: tuple[str, ...]
+    dtype: Dtype
+    layout: Literal["NCHW"] = "NCHW"
+    image_shape: tuple[Count, Count, Count]
+    channels: tuple[str, ...]
+    content_sha256: Sha256
+    normalization: Normalization | None
+    splits: dict[Split, SplitShards]
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if set(self.splits) != set(SPLITS):
+            raise ValueError(f"splits should be {' and '.join(SPLITS)}")
+        if len(self.channels) != self.image_shape[0]:
+            raise ValueError("channels should be as many as image_shape says")
+        if self.normalization:
+            lengths = {len(self.normalization.mean), len(self.normalization.std)}
+            if lengths != {len(self.channels)}:
+                raise ValueError("normalization should have a mean and a std for each channel")
+        return self
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all shard files."""
+        shards = [shard for split in self.splits.values() for shard in split.shards]
+        return sum(shard.images.bytes + shard.labels.bytes for shard in shards)
+
+    def summary(self) -> str:
+        """Say in one line what the set holds."""
+        samples = ", ".join(f"{self.splits[split].samples:,} {split}" for split in SPLITS)
+        num_shards = sum(len(split.shards) for split in self.splits.values())
+        shape = "x".join(map(str, self.image_shape))
+        return f"{self.dataset}, {samples}, {shape} {self.dtype}, {self.num_bytes / 1e6:,.0f} MB in {num_shards} shards"
+
+
+def load_manifest(shards_dir: Path) -> Manifest:
+    """Read a shard set's manifest. Raises CorruptDataError where there is none, or not a valid one."""
+    path = shards_dir / MANIFEST_NAME
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise CorruptDataError(f"{path}: missing, so {shards_dir} is no whole shard set: run `dvc repro`") from None
+    except ValidationError as error:
+        raise CorruptDataError(f"{path}: {describe(error)}: delete {shards_dir} and run `dvc repro`") from None
+
+
+def save_manifest(manifest: Manifest, shards_dir: Path) -> None:
+    """Write a shard set's manifest, which says that the set is whole: the last file to be written."""
+    write_json(shards_dir / MANIFEST_NAME, manifest.model_dump(mode="json"))
