@@ -1,0 +1,148 @@
+"""Stage `download`: the one place that knows where data comes from and what its original format is."""
+
+import pkgutil
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import numpy as np
+
+from pipeline import synthetic
+from pipeline.datasets import DATASETS, Archive
+from pipeline.errors import CorruptDataError, FetchError, InputError
+from pipeline.fetch import Progress, fetch_archive, find_difference
+from pipeline.files import hash_file, replace_dir
+from pipeline.manifest import SPLITS, Manifest, Split, save_manifest
+from pipeline.shards import Labels, Pixels, hash_content, write_shards
+
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10
+
+RAW_SAMPLES_PER_SHARD = 10_000
+CHANNELS = ("red", "green", "blue")
+
+WAYS_OUT = """What you can do:
+  another mirror   PIPELINE_SOURCE=https://host/{file_name} dvc repro
+  a local file     PIPELINE_SOURCE=/path/to/{file_name} dvc repro, or a folder with the unpacked files
+  no data at all   make demo, which generates a dataset"""
+
+
+def download_dataset(name: str, raw_dir: Path, archives_dir: Path, source: str | None, progress: Progress) -> Manifest:
+    """Write a dataset as a uint8 shard set in the place of `raw_dir`.
+
+    `source` replaces the dataset's own URLs: an http, https or file URL, the path of the archive, or of a folder that
+    holds the unpacked files. Whatever it is, nothing of it is unpacked or decoded before its hash is found right.
+
+    Raises InputError for a source that can't be used, FetchError, and CorruptDataError for data that are not the
+    dataset's.
+    """
+    dataset = DATASETS[name]
+    if dataset.archive is None:
+        splits, classes = synthetic.generate(), synthetic.CLASSES
+    else:
+        with _original_files(dataset.archive, archives_dir, source, progress) as root:
+            splits, classes = _decode(dataset.archive.reader, root)
+    content_sha256 = hash_content(splits[split] for split in SPLITS)
+    if content_sha256 != dataset.content_sha256:
+        raise CorruptDataError(
+            f"{name}: expected the decoded images and labels to have SHA-256 {dataset.content_sha256}, "
+            f"got {content_sha256}: please report this, with your versions of torchvision and numpy"
+        )
+    return _write_raw(raw_dir, name, classes, content_sha256, splits)
+
+
+def _write_raw(
+    raw_dir: Path,
+    name: str,
+    classes: tuple[str, ...],
+    content_sha256: str,
+    splits: dict[Split, tuple[Pixels, Labels]],
+) -> Manifest:
+    image_shape = splits["train"][0].shape[1:]
+
+    def image_blocks(split: Split, start: int, stop: int) -> Iterable[Pixels]:
+        return [splits[split][0][start:stop]]
+
+    with replace_dir(raw_dir) as staging_dir:
+        manifest = Manifest(
+            dataset=name,
+            classes=classes,
+            dtype="uint8",
+            image_shape=image_shape,
+            channels=CHANNELS,
+            content_sha256=content_sha256,
+            normalization=None,
+            splits=write_shards(
+                staging_dir,
+                {split: labels for split, (_, labels) in splits.items()},
+                image_blocks,
+                dtype="uint8",
+                image_shape=image_shape,
+                samples_per_shard=RAW_SAMPLES_PER_SHARD,
+            ),
+        )
+        save_manifest(manifest, staging_dir)
+    return manifest
+
+
+@contextmanager
+def _original_files(archive: Archive, archives_dir: Path, source: str | None, progress: Progress) -> Iterator[Path]:
+    """Give a folder with the unpacked files, from wherever they come."""
+    path = None if source is None else _local_path(source)
+    if path and path.is_dir():
+        yield path
+        return
+    if path:
+        if not path.exists():
+            raise InputError(f"source {source}: no such file or folder")
+        if difference := find_difference(path, archive):
+            raise InputError(f"source {source}: {difference}: it is not the published {archive.file_name}")
+    else:
+        try:
+            path = fetch_archive(archive, [source] if source else archive.urls, archives_dir, progress)
+        except FetchError as error:
+            raise FetchError(f"{error}\n{WAYS_OUT.format(file_name=archive.file_name)}") from None
+    archives_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=archives_dir) as unpacked:
+        with tarfile.open(path) as tar:
+            tar.extractall(unpacked, filter="data")
+        yield Path(unpacked)
+
+
+def _local_path(source: str) -> Path | None:
+    scheme = urlsplit(source).scheme.lower()
+    if scheme in ("http", "https"):
+        return None
+    if scheme == "file":
+        return Path(url2pathname(urlsplit(source).path))
+    return Path(source).expanduser()
+
+
+def _decode(reader: str, root: Path) -> tuple[dict[Split, tuple[Pixels, Labels]], tuple[str, ...]]:
+    # torchvision takes seconds to import, and only this needs it.
+    dataset_class: type[CIFAR10] = pkgutil.resolve_name(reader)
+    if root.name == dataset_class.base_folder:
+        root = root.parent
+    _verify_original_files(root / dataset_class.base_folder, dataset_class)
+    splits: dict[Split, tuple[Pixels, Labels]] = {}
+    for split in SPLITS:
+        dataset = dataset_class(root, train=split == "train")
+        # (N, H, W, C) as torchvision gives it to (N, C, H, W).
+        images = np.ascontiguousarray(np.asarray(dataset.data).transpose(0, 3, 1, 2))
+        splits[split] = images, np.asarray(dataset.targets, np.int64)
+    return splits, tuple(dataset.classes)
+
+
+def _verify_original_files(files_dir: Path, dataset_class: "type[CIFAR10]") -> None:
+    meta = dataset_class.meta["filename"], dataset_class.meta["md5"]
+    for name, md5 in (*dataset_class.train_list, *dataset_class.test_list, meta):
+        path = files_dir / name
+        if not path.is_file():
+            raise InputError(f"{path}: missing: the source should hold {dataset_class.base_folder}/ with all its files")
+        if (got := hash_file(path, "md5")) != md5:
+            raise InputError(f"{path}: expected MD5 {md5}, got {got}: it is not the published file")
