@@ -1,0 +1,125 @@
+"""The commands: each loads its params, calls one function of the library and prints one line."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.fetch import Progress
+
+# What dvc.yaml says too; tests/test_wiring.py compares them.
+PARAMS_PATH = Path("params.yaml")
+ARCHIVES_DIR = Path("data/archives")
+RAW_DIR = Path("data/raw")
+STATS_PATH = Path("data/stats.json")
+SHARDS_DIR = Path("data/shards")
+REPORT_DIR = Path("data/report")
+
+app = typer.Typer(
+    help="Download, measure, normalize and report an image classification dataset.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Source = Annotated[
+    str | None,
+    typer.Option(
+        envvar="PIPELINE_SOURCE",
+        help="Where to take the dataset from: an http(s) or file URL, an archive, or a folder with the unpacked files.",
+    ),
+]
+
+
+@app.command()
+def download(source: Source = None) -> None:
+    """Fetch, verify and decode the dataset into data/raw."""
+    from pipeline.download import download_dataset
+    from pipeline.params import load_params
+
+    params = load_params(PARAMS_PATH)
+    with _progress_bar() as progress:
+        manifest = download_dataset(params.dataset, RAW_DIR, ARCHIVES_DIR, source, progress)
+    typer.echo(f"{RAW_DIR}: {manifest.summary()}")
+
+
+@app.command()
+def stats() -> None:
+    """Compute the channel statistics of the train split into data/stats.json."""
+    from pipeline.stats import write_stats
+
+    typer.echo(f"{STATS_PATH}: {write_stats(RAW_DIR, STATS_PATH).summary()}")
+
+
+@app.command()
+def normalize() -> None:
+    """Write the normalized train and test shards into data/shards."""
+    from pipeline.normalize import normalize_shards
+    from pipeline.params import load_params
+
+    params = load_params(PARAMS_PATH)
+    manifest = normalize_shards(RAW_DIR, STATS_PATH, SHARDS_DIR, params.normalize)
+    typer.echo(f"{SHARDS_DIR}: {manifest.summary()}")
+
+
+@app.command()
+def report() -> None:
+    """Verify the shards and write what they hold into data/report."""
+    from pipeline.params import load_params
+    from pipeline.report import write_report
+
+    params = load_params(PARAMS_PATH)
+    write_report(RAW_DIR, SHARDS_DIR, REPORT_DIR, params.report)
+    typer.echo(f"{REPORT_DIR}: report.html, report.md, metrics.json")
+
+
+@app.command()
+def verify(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="A shard set, such as data/shards.")
+    ],
+) -> None:
+    """Check every byte of a shard set against its manifest."""
+    from pipeline.shards import verify_shards
+
+    typer.echo(f"{directory}: {verify_shards(directory).manifest.summary()}: every file is as the manifest says")
+
+
+def main() -> None:
+    """Run a command; an error is for the person who called it, not a traceback."""
+    try:
+        app()
+    except PipelineError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        typer.echo(f"Error: {error.filename or 'system'}: {error.strerror or error}", err=True)
+        sys.exit(1)
+
+
+@contextmanager
+def _progress_bar() -> Iterator["Progress"]:
+    from rich import progress
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    columns = (
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+
+        def update(done: int, total: int) -> None:
+            if not bar.tasks:
+                bar.add_task("", total=total, completed=done)
+            bar.update(bar.task_ids[0], completed=done)
+
+        yield update
