@@ -1,0 +1,88 @@
+"""Tiny datasets in CIFAR-10's own format: pickled batches, with the MD5 lists and the facts that go with them."""
+
+import hashlib
+import io
+import pickle
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.datasets import Archive, Dataset
+
+BASE_FOLDER = "cifar-10-batches-py"
+TRAIN_FILES = tuple(f"data_batch_{index}" for index in range(1, 6))
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+@dataclass(frozen=True)
+class TinyCifar:
+    """What a test needs to know of a tiny dataset, and the source of what the pipeline needs to know."""
+
+    files: dict[str, bytes]
+    archive: bytes
+    train: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def content_sha256(self) -> str:
+        parts = [array.tobytes() for split in (self.train, self.test) for array in split]
+        return hashlib.sha256(b"".join(parts)).hexdigest()
+
+    def write_files(self, folder: Path) -> Path:
+        (folder / BASE_FOLDER).mkdir(parents=True)
+        for name, content in self.files.items():
+            (folder / BASE_FOLDER / name).write_bytes(content)
+        return folder
+
+    def install_reader(self, folder: Path) -> None:
+        """Write a module with a torchvision dataset class for these files, made as torchvision makes CIFAR100."""
+        md5 = {name: hashlib.md5(content).hexdigest() for name, content in self.files.items()}
+        (folder / "tiny_reader.py").write_text(
+            "from torchvision.datasets import CIFAR10\n\n\n"
+            "class Tiny(CIFAR10):\n"
+            f"    train_list = {[[name, md5[name]] for name in TRAIN_FILES]!r}\n"
+            f"    test_list = {[['test_batch', md5['test_batch']]]!r}\n"
+            f"    meta = {{**CIFAR10.meta, 'md5': {md5['batches.meta']!r}}}\n"
+        )
+
+    def facts(self, *urls: str) -> Dataset:
+        """The facts of this dataset, all that the pipeline needs to know."""
+        archive = Archive(
+            file_name="tiny.tar.gz",
+            num_bytes=len(self.archive),
+            sha256=hashlib.sha256(self.archive).hexdigest(),
+            urls=urls,
+            reader="tiny_reader:Tiny",
+        )
+        return Dataset(content_sha256=self.content_sha256, archive=archive)
+
+
+def make_tiny_cifar(images_per_file: int = 20, seed: int = 0) -> TinyCifar:
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (6, images_per_file, 3072), np.uint8)
+    labels = rng.integers(0, 10, (6, images_per_file))
+    files = {
+        name: pickle.dumps(
+            {"batch_label": name, "labels": labels[index].tolist(), "data": pixels[index], "filenames": []}, protocol=2
+        )
+        for index, name in enumerate((*TRAIN_FILES, "test_batch"))
+    }
+    files["batches.meta"] = pickle.dumps({"label_names": list(CLASSES), "num_vis": 3072}, protocol=2)
+    return TinyCifar(
+        files=files,
+        archive=make_archive({f"{BASE_FOLDER}/{name}": content for name, content in files.items()}),
+        train=(pixels[:5].reshape(-1, 3, 32, 32), labels[:5].ravel().astype(np.int64)),
+        test=(pixels[5].reshape(-1, 3, 32, 32), labels[5].astype(np.int64)),
+    )
+
+
+def make_archive(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()

@@ -1,0 +1,114 @@
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipeline.datasets import DATASETS
+from pipeline.download import download_dataset
+from tests.cifar_format import TinyCifar, make_tiny_cifar
+
+REPOSITORY = Path(__file__).parent.parent
+# What a clone holds of what `dvc repro` needs.
+WORKSPACE_FILES = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml", "pipeline")
+
+# A proxy or a source meant for people must not reach the tests; the real dataset is found by tests/test_real_data.py.
+REAL_SOURCE = os.environ.pop("PIPELINE_SOURCE", None)
+os.environ["NO_PROXY"] = "*"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A git repository with the pipeline in it, where commands are run as a user runs them."""
+
+    path: Path
+
+    def run(self, *command: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+        search_path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        return subprocess.run(
+            command,
+            cwd=self.path,
+            env=os.environ | {"PATH": search_path, "DVC_SITE_CACHE_DIR": str(self.path / ".dvc/tmp/site")} | env,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def pipeline(self, *args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+        return self.run("python", "-m", "pipeline", *args, **env)
+
+    def repro(self, **env: str) -> set[str]:
+        """Run `dvc repro` and return the stages that ran."""
+        done = self.run("dvc", "repro", **env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        lines = done.stdout.splitlines()
+        return {line.split("'")[1] for line in lines if line.startswith("Running stage")}
+
+    def set_param(self, line: str, new_line: str) -> None:
+        params_path = self.path / "params.yaml"
+        text = params_path.read_text()
+        assert text.count(f"{line}\n") == 1 or text.count(f"{line}  #") == 1
+        params_path.write_text(text.replace(line, new_line))
+
+
+def make_workspace(path: Path) -> Workspace:
+    for name in WORKSPACE_FILES:
+        source, target = REPOSITORY / name, path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    workspace = Workspace(path)
+    for command in (
+        ["git", "init", "--quiet"],
+        ["git", "config", "user.name", "Test"],
+        ["git", "config", "user.email", "test@example.com"],
+        ["git", "add", "--all"],
+        ["git", "commit", "--quiet", "--message", "A clone"],
+    ):
+        assert workspace.run(*command).returncode == 0
+    return workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return make_workspace(tmp_path / "a workspace")
+
+
+@pytest.fixture(scope="session")
+def synthetic_raw(tmp_path_factory) -> Path:
+    """The raw shard set of the synthetic dataset, to be read only."""
+    raw_dir = tmp_path_factory.mktemp("synthetic") / "raw"
+    download_dataset("synthetic", raw_dir, raw_dir, None, lambda done, total: None)
+    return raw_dir
+
+
+@pytest.fixture(scope="session")
+def tiny() -> TinyCifar:
+    return make_tiny_cifar()
+
+
+@pytest.fixture(scope="session")
+def tiny_raw(tiny, tmp_path_factory) -> Path:
+    """The raw shard set of the tiny dataset, 100 train and 20 test samples, to be read only."""
+    path = tmp_path_factory.mktemp("tiny")
+    tiny.install_reader(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(path)
+        patch.setitem(DATASETS, "tiny", tiny.facts())
+        source = tiny.write_files(path / "source")
+        download_dataset("tiny", path / "raw", path / "archives", str(source), lambda done, total: None)
+    return path / "raw"
+
+
+@pytest.fixture(scope="session")
+def cifar10_source() -> Path:
+    """The folder that holds the real CIFAR-10, where PIPELINE_SOURCE names one."""
+    if REAL_SOURCE is None or not Path(REAL_SOURCE).is_dir():
+        pytest.skip("PIPELINE_SOURCE names no folder with the real CIFAR-10")
+    return Path(REAL_SOURCE).resolve()

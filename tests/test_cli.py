@@ -1,0 +1,108 @@
+import shutil
+
+import pytest
+
+HELP = ["download", "stats", "normalize", "report", "verify"]
+
+
+@pytest.fixture
+def tiny_workspace(workspace, tiny_raw):
+    """A workspace whose data/raw holds the tiny dataset."""
+    shutil.copytree(tiny_raw, workspace.path / "data/raw")
+    return workspace
+
+
+def assert_fails(done, exit_code, *parts):
+    assert done.returncode == exit_code, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    for part in parts:
+        assert part in done.stderr
+
+
+def test_each_command_prints_one_line(tiny_workspace):
+    for command, part in (
+        (["stats"], "data/stats.json: tiny train, 100 images, mean 0.4987 0.4991 0.4984, std 0.2900 0.2901 0.2904"),
+        (["normalize"], "data/shards: tiny, 100 train, 20 test, 3x32x32 float32, 1 MB in 2 shards"),
+        (["report"], "data/report: report.html, report.md, metrics.json"),
+        (["verify", "data/shards"], "data/shards: tiny, 100 train, 20 test, 3x32x32 float32, 1 MB in 2 shards"),
+        (["verify", "data/raw"], "every file is as the manifest says"),
+    ):
+        done = tiny_workspace.pipeline(*command)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.count("\n") == 1
+        assert part in done.stdout
+
+
+def test_help_names_every_command(workspace):
+    done = workspace.pipeline("--help")
+    assert done.returncode == 0
+    assert all(f" {name} " in done.stdout for name in HELP)
+
+
+@pytest.mark.parametrize(
+    "command", [["stats"], ["normalize"], ["report"], ["verify", "data/raw"], ["--help"], ["verify", "--help"]]
+)
+def test_no_command_but_download_imports_torch(command, tiny_workspace):
+    tiny_workspace.pipeline("stats")
+    tiny_workspace.pipeline("normalize")
+    program = (
+        "import atexit, runpy, sys\n"
+        "atexit.register(lambda: print('imported:', sorted({'torch', 'torchvision'} & set(sys.modules))))\n"
+        f"sys.argv = ['pipeline', *{command!r}]\n"
+        "runpy.run_module('pipeline', run_name='__main__')\n"
+    )
+    done = tiny_workspace.run("python", "-c", program)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("imported: []\n")
+
+
+def test_importing_the_package_imports_nothing_heavy(workspace):
+    done = workspace.run(
+        "python", "-c", "import sys, pipeline; assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_broken_params_are_one_line_and_nothing_is_written(tiny_workspace):
+    tiny_workspace.set_param("  samples_per_shard: 10000", "  samples_per_shard: 0")
+    before = sorted(path for path in tiny_workspace.path.rglob("*") if "__pycache__" not in path.parts)
+    for command in ("download", "normalize", "report"):
+        done = tiny_workspace.pipeline(command)
+        assert_fails(done, 2, "params.yaml: normalize.samples_per_shard: should be greater than or equal to 1, got 0")
+        assert done.stderr.count("\n") == 1
+    assert sorted(path for path in tiny_workspace.path.rglob("*") if "__pycache__" not in path.parts) == before
+
+
+def test_a_stage_without_its_input_says_what_to_run(workspace):
+    for command in ("stats", "normalize", "report"):
+        assert_fails(workspace.pipeline(command), 1, "data/raw/manifest.json: missing", "run `dvc repro`")
+
+
+def test_verify_names_what_differs(tiny_workspace):
+    path = tiny_workspace.path / "data/raw/test/images-00000-of-00001.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    (tiny_workspace.path / "data/raw/note.txt").touch()
+    done = tiny_workspace.pipeline("verify", "data/raw")
+    assert_fails(
+        done, 1, "data/raw/test/images-00000-of-00001.npy: expected SHA-256", "data/raw/note.txt: not in the manifest"
+    )
+    assert "labels" not in done.stderr
+
+
+def test_verify_of_no_folder_is_a_usage_error(workspace):
+    assert_fails(workspace.pipeline("verify", "absent"), 2, "absent")
+
+
+def test_a_source_that_does_not_exist_is_bad_input(workspace):
+    assert_fails(
+        workspace.pipeline("download", "--source", "absent.tar.gz"), 2, "source absent.tar.gz: no such file or folder"
+    )
+    assert_fails(workspace.pipeline("download", PIPELINE_SOURCE="absent.tar.gz"), 2, "source absent.tar.gz")
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tiny_workspace):
+    tiny_workspace.pipeline("stats")
+    (tiny_workspace.path / "data/report").touch()
+    tiny_workspace.pipeline("normalize")
+    assert_fails(tiny_workspace.pipeline("report"), 1, "data/report", "exists")

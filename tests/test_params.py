@@ -1,0 +1,123 @@
+import re
+
+import pytest
+import yaml
+
+from pipeline.errors import InputError
+from pipeline.params import Params, load_params
+from tests.conftest import REPOSITORY
+
+TEXT = (REPOSITORY / "params.yaml").read_text()
+
+# One line of params.yaml, what it is replaced by, the key that the message names, a part of the rule, and the value.
+BROKEN = [
+    ("dataset: cifar10", "dataset: cifar", "dataset", "one of cifar10, synthetic", "'cifar'"),
+    ("dataset: cifar10", "dataset: 10", "dataset", "valid string", "10"),
+    ("dataset: cifar10", "data: cifar10", "dataset", "missing key", ""),
+    ("dataset: cifar10", "dataset: cifar10\nextra: 1", "extra", "unknown key", ""),
+    ("dataset: cifar10", "dataset: cifar10\ndataset: synthetic", "dataset", "duplicate key", ""),
+    ("  scheme: dataset", "  scheme: zscore", "normalize.scheme", "'dataset_per_image'", "'zscore'"),
+    ("  scheme: dataset", "  scheme: custom", "normalize.mean", "list of numbers", "None"),
+    ("  scheme: dataset", "  shceme: dataset", "normalize.shceme", "unknown key", ""),
+    ("  mean: null", "  mean: [0.5, 0.5, 0.5]", "normalize.mean", "null with scheme 'dataset'", "[0.5, 0.5, 0.5]"),
+    ("  std: null", "  std: [0.5, 0.5, 0.5]", "normalize.std", "null with scheme 'dataset'", "[0.5, 0.5, 0.5]"),
+    ("  dtype: float32", "  dtype: float64", "normalize.dtype", "'float16'", "'float64'"),
+    ("  samples_per_shard: 10000", "  samples_per_shard: 0", "normalize.samples_per_shard", "greater than", "0"),
+    ("  samples_per_shard: 10000", "  samples_per_shard: -1", "normalize.samples_per_shard", "greater than", "-1"),
+    ("  samples_per_shard: 10000", "  samples_per_shard: 1e4", "normalize.samples_per_shard", "integer", "'1e4'"),
+    ("  samples_per_shard: 10000", "  samples_per_shard: 10.0", "normalize.samples_per_shard", "integer", "10.0"),
+    ("  samples_per_shard: 10000", "  samples_per_shard: true", "normalize.samples_per_shard", "integer", "True"),
+    ("  samples_per_shard: 10000", "", "normalize.samples_per_shard", "missing key", ""),
+    ("  decimals: 4", "  decimals: 16", "report.decimals", "less than or equal to 15", "16"),
+    ("  decimals: 4", "  decimals:", "report.decimals", "valid integer", "None"),
+]
+
+# The same for scheme custom, with a mean and a std that are given.
+BROKEN_CUSTOM = [
+    ("mean", "[0.5, 0.5, 1.5]", "in [0, 1]"),
+    ("mean", "[125.3, 123.0, 113.9]", "in [0, 1]"),
+    ("mean", "[0.5, 0.5, .nan]", "finite number"),
+    ("mean", "[]", "at least 1 item"),
+    ("mean", "[0.5, 0.5, true]", "valid number"),
+    ("mean", "null", "list of numbers"),
+    ("std", "[0.5, 0.5, 0]", "in (0, 1]"),
+    ("std", "[0.5, 0.5, -0.1]", "in (0, 1]"),
+    ("std", "[0.5, 0.5, .inf]", "finite number"),
+    ("std", "[0.5, 0.5, '0.5']", "valid number"),
+    ("std", "[0.5, 0.5]", "as many numbers as mean, 3"),
+    ("std", "0.5", "valid tuple"),
+]
+
+
+def message_of(text, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_params(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize(("line", "new_line", "key", "rule", "value"), BROKEN)
+def test_a_broken_file_is_one_line_that_names_key_rule_and_value(line, new_line, key, rule, value, tmp_path):
+    assert f"{line}\n" in TEXT or f"{line}  #" in TEXT
+    message = message_of(TEXT.replace(line, new_line), tmp_path)
+    assert key in message
+    assert rule in message
+    assert f"got {value}" in message or not value
+
+
+@pytest.mark.parametrize(("key", "value", "rule"), BROKEN_CUSTOM)
+def test_scheme_custom_wants_a_mean_and_a_std_that_can_be_used(key, value, rule, tmp_path):
+    custom = {"mean": "[0.5, 0.4, 0.3]", "std": "[0.25, 0.2, 0.1]"} | {key: value}
+    text = TEXT.replace("scheme: dataset", "scheme: custom")
+    for name in custom:
+        text = text.replace(f"  {name}: null", f"  {name}: {custom[name]}")
+    message = message_of(text, tmp_path)
+    assert message.startswith(f"normalize.{key}")
+    assert rule in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a: [",
+        "a: b: c",
+        "- 1",
+        "just words",
+        "{}",
+        "a: &a [*a]",
+        "? [1]\n: 2",
+        "2026-99-99",
+        "\x00",
+        "!!python/name:os.system",
+    ],
+)
+def test_what_is_no_params_file_at_all_is_one_line_too(text, tmp_path):
+    assert message_of(text, tmp_path)
+
+
+def test_bytes_that_are_not_utf8_and_paths_that_are_no_file_are_named(tmp_path):
+    for path, content in (
+        (tmp_path / "latin1", "dataset: é".encode("latin1")),
+        (tmp_path / "absent", None),
+        (tmp_path, None),
+    ):
+        if content:
+            path.write_bytes(content)
+        with pytest.raises(InputError, match=re.escape(str(path))):
+            load_params(path)
+
+
+def test_the_committed_file_has_a_comment_on_every_key():
+    lines = TEXT.splitlines()
+    for number, line in enumerate(lines):
+        if re.match(r"\s*\w+:", line) and not re.match(r"\w+:$", line):
+            assert "#" in line or lines[number - 1].lstrip().startswith("#"), line
+
+
+def test_the_committed_file_loads_and_holds_every_key_of_the_model():
+    params = load_params(REPOSITORY / "params.yaml")
+    assert params.model_dump() == yaml.safe_load(TEXT)
+    assert set(Params.model_fields) == set(yaml.safe_load(TEXT))
