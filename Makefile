@@ -29,6 +29,8 @@ clean:  ## Remove what the commands above made, but not data/
 	rm -rf .venv build
 
 .venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and \
+	  "Python 3.11.4 or later is needed: make PYTHON=python3.12, or where you have one")'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@

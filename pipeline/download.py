@@ -70,9 +70,11 @@ def _write_raw(
 
     with replace_dir(raw_dir) as staging_dir:
         manifest = Manifest(
+            format_version=1,
             dataset=name,
             classes=classes,
             dtype="uint8",
+            layout="NCHW",
             image_shape=image_shape,
             channels=CHANNELS,
             content_sha256=content_sha256,
@@ -93,7 +95,10 @@ def _write_raw(
 @contextmanager
 def _original_files(archive: Archive, archives_dir: Path, source: str | None, progress: Progress) -> Iterator[Path]:
     """Give a folder with the unpacked files, from wherever they come."""
-    path = None if source is None else _local_path(source)
+    try:
+        path = None if source is None else _local_path(source)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"source {source}: {error}") from None
     if path and path.is_dir():
         yield path
         return

@@ -1,10 +1,12 @@
 """Fetching a published archive over HTTP: from several mirrors, resumable, and verified before it has its name."""
 
 import json
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
@@ -16,15 +18,14 @@ from pipeline.files import hash_file, write_text
 Progress = Callable[[int, int], None]
 
 TIMEOUT = (10, 30)  # seconds to connect, and between two packets
-# Retry-After is not obeyed: it may ask for hours, and there are other mirrors to ask.
-RETRY = Retry(
-    total=3, backoff_factor=1, status_forcelist=[408, 429, 500, 502, 503, 504], respect_retry_after_header=False
-)
+RETRIES = 3  # of a request that brings nothing, before the next mirror is asked
+BACKOFF = 1.0  # seconds before the second retry; each later one waits twice as long
+BUSY = (408, 429, 500, 502, 503, 504)
 CHUNK_BYTES = 8192  # what is lost, at most, when a connection breaks
 
 
 def fetch_archive(
-    archive: Archive, urls: Sequence[str], archives_dir: Path, progress: Progress, retry: Retry = RETRY
+    archive: Archive, urls: Sequence[str], archives_dir: Path, progress: Progress, backoff: float = BACKOFF
 ) -> Path:
     """Return the path of the verified archive in `archives_dir`, fetched from the first of `urls` that gives it.
 
@@ -38,12 +39,14 @@ def fetch_archive(
     failures = []
     with requests.Session() as session:
         session.headers["Accept-Encoding"] = "identity"
+        # Retry-After is not obeyed: it may ask for hours, and there are other mirrors to ask.
+        retry = Retry(RETRIES, backoff_factor=backoff, status_forcelist=BUSY, respect_retry_after_header=False)
         for scheme in ("http://", "https://"):
             session.mount(scheme, HTTPAdapter(max_retries=retry))
         for url in urls:
             part = _Part(archive_path, url)
             try:
-                _fetch_from(url, archive, part, session, progress)
+                _fetch_from(url, archive, part, session, progress, backoff)
             except FetchError as error:
                 failures.append(f"  {url}: {error}")
             else:
@@ -85,77 +88,88 @@ class _Part:
         except (OSError, ValueError, LookupError, TypeError):
             return None
 
-    def begin(self, response: requests.Response) -> None:
-        """Start anew with the file that a response brings."""
+    def begin(self, headers: Mapping[str, str]) -> None:
+        """Start anew with the file that a response with these headers brings."""
         self.discard()
-        etag = response.headers.get("ETag", "W/")
-        validator = response.headers.get("Last-Modified") if etag.startswith("W/") else etag
+        etag = headers.get("ETag", "W/")
+        validator = headers.get("Last-Modified") if etag.startswith("W/") else etag
         if validator:
             write_text(self._validator_path, json.dumps({"url": self._url, "validator": validator}))
+        self.path.touch()
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
         self._validator_path.unlink(missing_ok=True)
 
 
-def _fetch_from(url: str, archive: Archive, part: _Part, session: requests.Session, progress: Progress) -> None:
+def _fetch_from(
+    url: str, archive: Archive, part: _Part, session: requests.Session, progress: Progress, backoff: float
+) -> None:
     inherited = part.num_bytes > 0
+    retries = 0
     while part.num_bytes < archive.num_bytes:
         before = part.num_bytes
         fault = "the server ends too early"
         try:
             _append(url, archive, part, session, progress)
         except requests.RequestException as error:
-            fault = _explain(error)
-        # A connection that broke after it brought bytes is taken up again; the adapter has retried all other faults.
-        if part.num_bytes <= before:
+            # No answer, or a no: the session has retried what is worth it.
+            raise FetchError(_explain(error)) from None
+        except urllib3.exceptions.HTTPError as error:
+            fault = f"the connection broke: {_explain(error)}"
+        if part.num_bytes > before:
+            retries = 0
+        elif retries == RETRIES:
             raise FetchError(fault)
+        else:
+            time.sleep(backoff * 2**retries)
+            retries += 1
     difference = find_difference(part.path, archive)
     if difference:
         part.discard()
         if not inherited:
             raise FetchError(difference)
         # The wrong bytes may be those that came from elsewhere.
-        _fetch_from(url, archive, part, session, progress)
+        _fetch_from(url, archive, part, session, progress, backoff)
 
 
 def _append(url: str, archive: Archive, part: _Part, session: requests.Session, progress: Progress) -> None:
+    start, validator = part.num_bytes, part.validator()
     headers = {}
-    if part.num_bytes:
-        headers["Range"] = f"bytes={part.num_bytes}-"
-        if validator := part.validator():
+    if start:
+        headers["Range"] = f"bytes={start}-"
+        if validator:
             headers["If-Range"] = validator
     with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         response.raise_for_status()
+        expected = {}
         if response.status_code == requests.codes.partial_content:
-            expected = f"bytes {part.num_bytes}-{archive.num_bytes - 1}/{archive.num_bytes}"
-            offered = response.headers.get("Content-Range")
+            expected["Content-Range"] = f"bytes {start}-{archive.num_bytes - 1}/{archive.num_bytes}"
         else:
-            expected = str(archive.num_bytes)
-            offered = response.headers.get("Content-Length", expected)
-        if offered != expected:
-            raise FetchError(f"expected {expected}, the server offers {offered}")
-        if response.status_code != requests.codes.partial_content:
-            part.begin(response)
-        # Unbuffered, so that what has arrived outlives the process.
-        with part.path.open("ab", buffering=0) as file:
-            for chunk in response.iter_content(CHUNK_BYTES):
+            start = 0
+        expected["Content-Length"] = str(archive.num_bytes - start)
+        for name, value in expected.items():
+            if response.headers.get(name) != value:
+                raise FetchError(f"expected {name}: {value}, got {response.headers.get(name)}")
+        if not start and ("If-Range" in headers or not part.num_bytes):
+            part.begin(response.headers)
+        # A server without ranges sends all from the start: its bytes are written over those that are there, which are
+        # the same, so that nothing is lost if it breaks off early. Unbuffered: what has arrived outlives the process.
+        with part.path.open("r+b", buffering=0) as file:
+            file.seek(start)
+            # As it is sent: some servers declare an archive's own compression to be that of the transfer.
+            for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
+                if file.tell() + len(chunk) > archive.num_bytes:
+                    raise FetchError(f"expected {archive.num_bytes:,} bytes, the server sends more")
                 file.write(chunk)
-                if file.tell() > archive.num_bytes:
-                    break
                 progress(file.tell(), archive.num_bytes)
-    if part.num_bytes > archive.num_bytes:
-        part.discard()
-        raise FetchError(f"expected {archive.num_bytes:,} bytes, the server sends more")
 
 
-def _explain(error: requests.RequestException) -> str:
+def _explain(error: Exception) -> str:
     if isinstance(error, requests.HTTPError):
         return f"{error.response.status_code} {error.response.reason}"
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
         return "timed out"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection broke before the end"
     # urllib3 wraps the system's sentence, such as "Connection refused", in layers of its own.
     reason = getattr(error.args[0], "reason", error.args[0]) if error.args else error
     return str(reason).split(": ", 1)[-1]

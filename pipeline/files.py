@@ -36,6 +36,7 @@ def replace_dir(target_dir: Path) -> Iterator[Path]:
     Files in `target_dir` may be hard links into DVC's cache: they are unlinked, never written into. When the block
     raises, `target_dir` is as it was.
     """
+    target_dir = target_dir.resolve()  # it may be a link to another disk
     staging_dir = _temp_sibling(target_dir)
     old_dir = _temp_sibling(target_dir)
     staging_dir.mkdir(parents=True)

@@ -44,8 +44,9 @@ class SplitShards(Model):
 
     @model_validator(mode="after")
     def _samples_add_up(self) -> Self:
-        if sum(shard.samples for shard in self.shards) != self.samples:
-            raise ValueError(f"samples should be the sum of the shards' samples, {self.samples}")
+        total = sum(shard.samples for shard in self.shards)
+        if total != self.samples:
+            raise ValueError(f"samples is {self.samples}, but the shards hold {total}")
         return self
 
 
@@ -54,7 +55,7 @@ class Normalization(Model):
 
     scheme: Scheme
     mean: tuple[float, ...]
-    std: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
 
 
 class Manifest(Model):
@@ -63,11 +64,11 @@ class Manifest(Model):
     With dtype uint8 the images are the pixels themselves, and `normalization`, if any, is left to the reader.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[1]
     dataset: str
     classes: tuple[str, ...]
     dtype: Dtype
-    layout: Literal["NCHW"] = "NCHW"
+    layout: Literal["NCHW"]
     image_shape: tuple[Count, Count, Count]
     channels: tuple[str, ...]
     content_sha256: Sha256

@@ -14,7 +14,8 @@ class Model(BaseModel):
 
 def describe(error: ValidationError) -> str:
     """Say in one line, for each thing that is wrong, its key, the rule and the value."""
-    return "; ".join(_describe(details) for details in error.errors(include_url=False))
+    text = "; ".join(_describe(details) for details in error.errors(include_url=False))
+    return " ".join(text.split())  # a key or a value may bring line ends of its own
 
 
 def _describe(details: ErrorDetails) -> str:
@@ -24,6 +25,8 @@ def _describe(details: ErrorDetails) -> str:
     if details["type"] == "extra_forbidden":
         return f"{key}: unknown key"
     rule = details["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    if isinstance(details["input"], dict):
+        return f"{key}: {rule}"
     value = repr(details["input"])
     if len(value) > MAX_SHOWN:
         value = value[:MAX_SHOWN] + "..."

@@ -82,7 +82,10 @@ def normalize_shards(raw_dir: Path, stats_path: Path, shards_dir: Path, params: 
     Raises InputError where the params don't fit the data, CorruptDataError where data/raw is not what it was.
     """
     raw = verify_shards(raw_dir)
-    normalization = choose_normalization(params, load_stats(stats_path), raw.manifest.channels)
+    stats = load_stats(stats_path)
+    if (stats.dataset, set(stats.mean)) != (raw.manifest.dataset, set(raw.manifest.channels)):
+        raise InputError(f"{stats_path}: not the statistics of {raw_dir}: run `dvc repro --force stats`")
+    normalization = choose_normalization(params, stats, raw.manifest.channels)
     normalization_table(normalization, params.dtype)
 
     def normalized_blocks(split: Split, start: int, stop: int) -> Iterator[Array]:

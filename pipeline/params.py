@@ -1,18 +1,24 @@
 """params.yaml, read once, checked strictly, and from then on a frozen model."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from pipeline.datasets import DATASETS
 from pipeline.errors import InputError
 from pipeline.manifest import Dtype, Scheme
 from pipeline.models import Model, describe
 
-# YAML has lists where the model has tuples; the elements stay strict.
-PerChannel = Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
+
+def _tuple_from_list(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+# YAML has lists where the model has tuples.
+PerChannel = Annotated[tuple[float, ...], BeforeValidator(_tuple_from_list), Field(min_length=1)]
 
 
 class NormalizeParams(Model):
@@ -74,18 +80,18 @@ class Params(Model):
 
 
 def load_params(path: Path) -> Params:
-    """Read and check the whole file, so that a stage never starts where a later one must fail.
+    """Read and check the whole file, so that a mistake in a later stage's section is found by the first.
 
     Raises InputError, one line that names file, key, rule and value.
     """
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file: run this in the repository's top folder") from None
     except (OSError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: can't be read: {error}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        # ValueError: what looks like a date or a number to YAML and is none, such as 2026-99-99.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
+        # All but the first are what PyYAML lets slip for a value that is not of its tag, such as `!!int x`.
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     try:
         return Params.model_validate(data)
@@ -93,13 +99,26 @@ def load_params(path: Path) -> Params:
         raise InputError(f"{path}: {describe(error)}") from None
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML lets the last of two equal keys win in silence; here they are an error."""
+class _Loader(yaml.SafeLoader):
+    """Reads plain values as YAML 1.2 and DVC do, and takes no key twice.
+
+    PyYAML knows YAML 1.1, where 010 is 8, 1:30 is 90 and `no` is false, and lets the last of two equal keys win.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         mapping = super().construct_mapping(node, deep)
         if len(mapping) < len(node.value):
             keys = [key.value for key, _ in node.value]
-            twice = next(key for key in keys if keys.count(key) > 1)
+            twice = next((key for key in keys if keys.count(key) > 1), keys)
             raise yaml.constructor.ConstructorError(None, None, f"duplicate key {twice!r}", node.start_mark)
         return mapping
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern in {
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?(0|[1-9][0-9]*)",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), None)

@@ -14,17 +14,22 @@ from pipeline.errors import CorruptDataError
 from pipeline.files import write_json, write_text
 from pipeline.manifest import SPLITS, Normalization, Shard, Split
 from pipeline.normalize import normalization_table
-from pipeline.shards import Array, Pixels, ShardSet, verify_shards
+from pipeline.shards import Array, Pixels, ShardSet, open_shards, verify_shards
 from pipeline.stats import Statistics, compute_statistics, sqrt_of_fraction
 from pipeline.threads import map_threads
 
 if TYPE_CHECKING:
     from pipeline.params import ReportParams
 
+REMEDY = "run `dvc repro --force normalize`"
+
 
 @dataclass(frozen=True)
 class ChannelFigures:
-    """One channel of one split. The last two are means over images of each image's own mean and std."""
+    """One channel of one split. The last two are means over images of each image's own mean and std.
+
+    Images have equally many pixels, so `mean_per_image` is `mean`; it is here because tutorials compute it.
+    """
 
     min: float
     max: float
@@ -52,7 +57,7 @@ def write_report(
     Raises CorruptDataError where a byte differs from the manifests, a value from the formula, or, with scheme
     `dataset`, the normalized train split from mean 0 and std 1.
     """
-    raw, shards = verify_shards(raw_dir), verify_shards(shards_dir)
+    raw, shards = open_shards(raw_dir), verify_shards(shards_dir)
     if raw.manifest.content_sha256 != shards.manifest.content_sha256:
         raise CorruptDataError(f"{shards_dir} was not made from {raw_dir}: run `dvc repro`")
     figures = {split: survey_split(raw, shards, split) for split in SPLITS}
@@ -64,8 +69,11 @@ def write_report(
 
 
 def survey_split(raw: ShardSet, shards: ShardSet, split: Split) -> SplitFigures:
-    """Compute a split's figures. Raises CorruptDataError if a value on disk is not the formula's."""
+    """Compute a split's figures. Raises CorruptDataError if a value or label on disk is not what raw's makes it."""
     manifest = shards.manifest
+    labels = shards.labels(split)
+    if not np.array_equal(labels, raw.labels(split)):
+        raise CorruptDataError(f"{shards.dir}: the {split} labels are not those of {raw.dir}: {REMEDY}")
     table = _table(shards)
 
     def survey_shard(item: tuple[Shard, int, int]) -> _Survey:
@@ -74,15 +82,14 @@ def survey_split(raw: ShardSet, shards: ShardSet, split: Split) -> SplitFigures:
 
     surveys = map_threads(survey_shard, shards.ranges(split))
     histogram = np.sum([survey.histogram for survey in surveys], axis=0)
-    image_means = np.concatenate([survey.image_means for survey in surveys])
     image_stds = np.concatenate([survey.image_stds for survey in surveys])
-    class_counts = np.bincount(shards.labels(split), minlength=len(manifest.classes)).tolist()
+    class_counts = np.bincount(labels, minlength=len(manifest.classes)).tolist()
     return SplitFigures(
         samples=manifest.splits[split].samples,
         classes=dict(zip(manifest.classes, class_counts, strict=True)),
         before=_figures_before(compute_statistics(raw, split)),
         after={
-            channel: _figures_after(histogram[index], table[index], image_means[:, index], image_stds[:, index])
+            channel: _figures_after(histogram[index], table[index], image_stds[:, index])
             for index, channel in enumerate(manifest.channels)
         },
     )
@@ -91,15 +98,14 @@ def survey_split(raw: ShardSet, shards: ShardSet, split: Split) -> SplitFigures:
 @dataclass(frozen=True)
 class _Survey:
     histogram: NDArray[np.int64]  # (C, 256), how often each pixel occurs
-    image_means: NDArray[np.float64]  # (N, C), of normalized values
-    image_stds: NDArray[np.float64]  # (N, C)
+    image_stds: NDArray[np.float64]  # (N, C), of normalized values
 
 
 def _survey_shard(shards: ShardSet, shard: Shard, raw_blocks: Iterable[Pixels], table: Array) -> _Survey:
     channels = np.arange(len(table))[:, None]
     written = shards.images(shard)
     histogram = np.zeros(table.shape, np.int64)
-    means, stds = [], []
+    image_stds = []
     done = 0
     for block in raw_blocks:
         pixels = block.reshape(*block.shape[:2], -1)
@@ -108,27 +114,25 @@ def _survey_shard(shards: ShardSet, shard: Shard, raw_blocks: Iterable[Pixels], 
         if not np.array_equal(written[done : done + len(block)].reshape(pixels.shape), expected):
             raise CorruptDataError(
                 f"{shards.dir / shard.images.path}: samples {done} to {done + len(block) - 1} are not the normalized "
-                "raw images: run `dvc repro --force normalize`"
+                f"raw images: {REMEDY}"
             )
         done += len(block)
         histogram += _count_pixels(pixels)
-        image_means, image_stds = _image_moments(values)
-        means.append(image_means)
-        stds.append(image_stds)
-    return _Survey(histogram, np.concatenate(means), np.concatenate(stds))
+        image_stds.append(_image_stds(values))
+    return _Survey(histogram, np.concatenate(image_stds))
 
 
 def _count_pixels(pixels: Pixels) -> NDArray[np.int64]:
     return np.stack([np.bincount(pixels[:, channel].ravel(), minlength=256) for channel in range(pixels.shape[1])])
 
 
-def _image_moments(values: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compute each image's mean and std by channel, (n, C) each, of values (n, C, pixels)."""
+def _image_stds(values: Array) -> NDArray[np.float64]:
+    """Compute each image's std by channel, (n, C), of values (n, C, pixels)."""
     wide = values.astype(np.float64)
     num_pixels = wide.shape[-1]
-    means = _sum_pixels(wide) / num_pixels
-    deviations = wide - means[..., None]
-    return means, np.sqrt(_sum_pixels(deviations * deviations) / num_pixels)
+    deviations = wide - _sum_pixels(wide)[..., None] / num_pixels
+    variances: NDArray[np.float64] = _sum_pixels(deviations * deviations) / num_pixels
+    return np.sqrt(variances)
 
 
 def _sum_pixels(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -156,15 +160,15 @@ def _figures_before(stats: Statistics) -> dict[str, ChannelFigures]:
             max=stats.max[channel],
             mean=stats.mean[channel],
             std=stats.std[channel],
-            mean_per_image=stats.mean[channel],  # images have equally many pixels, so it is the same mean
+            mean_per_image=stats.mean[channel],
             std_per_image=stats.std_per_image[channel],
         )
         for channel in stats.mean
     }
 
 
-def _figures_after(counts: Array, values: Array, image_means: Array, image_stds: Array) -> ChannelFigures:
-    """Compute figures from how often each value occurs: sums of exact fractions, each rounded once."""
+def _figures_after(counts: Array, values: Array, image_stds: Array) -> ChannelFigures:
+    """Compute figures from how often each value occurs, in exact fractions, and from the stds of the images."""
     occurring = [
         (Fraction(value), count) for value, count in zip(values.tolist(), counts.tolist(), strict=True) if count
     ]
@@ -176,7 +180,7 @@ def _figures_after(counts: Array, values: Array, image_means: Array, image_stds:
         max=float(max(value for value, _ in occurring)),
         mean=float(mean),
         std=sqrt_of_fraction(Fraction(variance)),
-        mean_per_image=math.fsum(image_means) / len(image_means),
+        mean_per_image=float(mean),
         std_per_image=math.fsum(image_stds) / len(image_stds),
     )
 
@@ -208,7 +212,7 @@ def _render(name: str, shards: ShardSet, figures: dict[Split, SplitFigures], par
 
     environment = Environment(
         loader=PackageLoader("pipeline"),
-        autoescape=select_autoescape(["html"]),
+        autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

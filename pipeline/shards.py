@@ -45,6 +45,14 @@ def little_endian(dtype: str) -> np.dtype[Any]:
     return np.dtype(dtype).newbyteorder("<")
 
 
+def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """Return what stands before the array in an .npy file."""
+    header = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(little_endian(dtype))
+    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
 def hash_content(splits: Iterable[tuple[Pixels, Labels]]) -> str:
     """Hash a dataset's identity, SHA-256 as hex digits.
 
@@ -84,7 +92,9 @@ class ShardSet:
 
     def labels(self, split: Split) -> Labels:
         """Read a split's labels, (N,) int64. Raises CorruptDataError."""
-        return np.concatenate([self._map(shard.labels, "int64", (shard.samples,)) for shard in self.shards(split)])
+        return np.concatenate(
+            [np.array(self._map(shard.labels, "int64", (shard.samples,))) for shard in self.shards(split)]
+        )
 
     def image_blocks(self, split: Split, start: int, stop: int) -> Iterator[Array]:
         """Yield the images of samples [start, stop), in order, in blocks that end where shards end."""
@@ -127,33 +137,29 @@ class ShardSet:
 
     def _map(self, file: ShardFile, dtype: str, shape: tuple[int, ...]) -> Array:
         path = self.dir / file.path
+        header = npy_header(dtype, shape)
         try:
             num_bytes = path.stat().st_size
             if num_bytes != file.bytes:
                 raise CorruptDataError(f"{path}: expected {file.bytes:,} bytes, got {num_bytes:,}")
-            # Unlike np.load, it takes a file for nothing but .npy, and never for a pickle.
-            array = np.lib.format.open_memmap(path, mode="r")
+            with path.open("rb") as start:
+                header_is_right = start.read(len(header)) == header
+            if not header_is_right or num_bytes != len(header) + little_endian(dtype).itemsize * prod(shape):
+                raise CorruptDataError(f"{path}: not an .npy file of {dtype} {shape} in C order")
+            return np.memmap(path, little_endian(dtype), "r", len(header), shape)
         except FileNotFoundError:
             raise CorruptDataError(f"{path}: missing") from None
-        except (OSError, ValueError) as error:
-            raise CorruptDataError(f"{path}: can't be read: {error}") from None
-        if (array.dtype, array.shape) != (little_endian(dtype), shape) or not array.flags.c_contiguous:
-            order = "C" if array.flags.c_contiguous else "Fortran"
-            raise CorruptDataError(
-                f"{path}: expected {dtype} {shape} in C order, got {array.dtype} {array.shape} in {order} order"
-            )
-        return array
+        except OSError as error:
+            raise CorruptDataError(f"{path}: can't be read: {error.strerror}") from None
 
     def _verified_blocks(self, file: ShardFile, array: Array, size: int) -> Iterator[Array]:
-        # The hash is taken from a block while it is in cache, so that no file is read twice.
-        path = self.dir / file.path
-        with path.open("rb") as header:
-            sha256 = hashlib.sha256(header.read(file.bytes - array.nbytes))
+        # The hash is taken from a block while it is in cache, beside the work that is done on it.
+        sha256 = hashlib.sha256(npy_header(array.dtype.name, array.shape))
         for start, stop in split_range(0, len(array), size):
             sha256.update(array[start:stop].data)
             yield array[start:stop]
         if sha256.hexdigest() != file.sha256:
-            raise CorruptDataError(f"{path}: expected SHA-256 {file.sha256}, got {sha256.hexdigest()}")
+            raise CorruptDataError(f"{self.dir / file.path}: expected SHA-256 {file.sha256}, got {sha256.hexdigest()}")
 
 
 def open_shards(shards_dir: Path) -> ShardSet:
@@ -209,17 +215,13 @@ def write_shards(
 def _write_npy(
     shards_dir: Path, relative_path: str, dtype: str, shape: tuple[int, ...], blocks: Iterable[Array]
 ) -> ShardFile:
-    on_disk = little_endian(dtype)
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": np.lib.format.dtype_to_descr(on_disk), "fortran_order": False, "shape": shape}
-    )
-    sha256 = hashlib.sha256(header.getvalue())
-    num_bytes = len(header.getvalue())
+    header = npy_header(dtype, shape)
+    sha256 = hashlib.sha256(header)
+    num_bytes = len(header)
     with (shards_dir / relative_path).open("xb") as file:
-        file.write(header.getvalue())
+        file.write(header)
         for block in blocks:
-            data = np.ascontiguousarray(block, on_disk)
+            data = np.ascontiguousarray(block, little_endian(dtype))
             file.write(data.data)
             sha256.update(data.data)
             num_bytes += data.nbytes

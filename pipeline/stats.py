@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from pipeline.errors import InputError
 from pipeline.files import write_json
@@ -23,8 +23,9 @@ from pipeline.shards import Pixels, ShardSet, open_shards
 from pipeline.threads import map_threads
 
 PIXEL_MAX = 255
-# Fractional bits kept of a square root before it is rounded: far more than the 53 of a float64.
-ROOT_BITS = 64
+# Fractional bits kept of an image's square root. A float64 has 53 bits in all; with so many more, the rounding at the
+# end is that of the exact sum of roots.
+ROOT_BITS = 256
 
 ByChannel = dict[str, float]
 
@@ -33,7 +34,8 @@ class Statistics(Model):
     """data/stats.json: figures of one split by channel name, of pixels scaled to [0, 1].
 
     `std` is the population standard deviation over all pixels, what `Normalize` needs for unit variance;
-    `std_per_image` is the mean over images of each image's own, the 0.2023 of many tutorials.
+    `std_per_image` is the mean over images of each image's own. (The 0.2023 of many tutorials is that with n - 1 in
+    place of n.)
     """
 
     dataset: str
@@ -45,6 +47,13 @@ class Statistics(Model):
     std_per_image: ByChannel
     min: ByChannel
     max: ByChannel
+
+    @model_validator(mode="after")
+    def _channels_agree(self) -> Self:
+        figures = (self.std, self.std_per_image, self.min, self.max)
+        if any(figure.keys() != self.mean.keys() for figure in figures):
+            raise ValueError("std, std_per_image, min and max should have the channels of mean")
+        return self
 
     def summary(self) -> str:
         """Say in one line what the statistics are."""

@@ -26,17 +26,27 @@ class Workspace:
 
     path: Path
 
-    def run(self, *command: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    @property
+    def environment(self) -> dict[str, str]:
         search_path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        return os.environ | {"PATH": search_path, "DVC_SITE_CACHE_DIR": str(self.path / ".dvc/tmp/site")}
+
+    def run(self, *command: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command,
             cwd=self.path,
-            env=os.environ | {"PATH": search_path, "DVC_SITE_CACHE_DIR": str(self.path / ".dvc/tmp/site")} | env,
+            env=self.environment | env,
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
         )
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        """Start a command of the pipeline, to be sent a signal."""
+        command = (sys.executable, "-m", "pipeline", *args)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.path, env=self.environment, stdout=pipe, stderr=pipe, text=True)
 
     def pipeline(self, *args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
         return self.run("python", "-m", "pipeline", *args, **env)

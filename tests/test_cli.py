@@ -1,4 +1,6 @@
 import shutil
+import signal
+import time
 
 import pytest
 
@@ -99,6 +101,22 @@ def test_a_source_that_does_not_exist_is_bad_input(workspace):
         workspace.pipeline("download", "--source", "absent.tar.gz"), 2, "source absent.tar.gz: no such file or folder"
     )
     assert_fails(workspace.pipeline("download", PIPELINE_SOURCE="absent.tar.gz"), 2, "source absent.tar.gz")
+
+
+def test_a_stage_that_is_told_to_stop_leaves_nothing_behind(workspace, synthetic_raw):
+    shutil.copytree(synthetic_raw, workspace.path / "data/raw")
+    workspace.pipeline("stats")
+    before = sorted((workspace.path / "data").iterdir())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        process = workspace.start("normalize")
+        while not list((workspace.path / "data").glob(".shards.*.tmp/train/images-*")):
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.send_signal(number)
+        _, stderr = process.communicate()
+        assert process.returncode == 128 + number
+        assert "Traceback" not in stderr
+        assert sorted((workspace.path / "data").iterdir()) == before
 
 
 def test_a_file_in_the_place_of_a_folder_is_named(tiny_workspace):

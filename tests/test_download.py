@@ -3,18 +3,17 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from urllib3 import Retry
 
 from pipeline.datasets import DATASETS
 from pipeline.download import download_dataset
 from pipeline.errors import CorruptDataError, FetchError, InputError
-from pipeline.fetch import RETRY, fetch_archive
+from pipeline.fetch import RETRIES, fetch_archive
 from pipeline.shards import open_shards, verify_shards
 from tests.file_server import FileServer, serve
 from tests.test_normalize import read_images
 
-# The same faults are retried, without the seconds of waiting.
-IMPATIENT = RETRY.new(backoff_factor=0)
+# What a server sends that never gets further: one request, and its retries.
+NOTHING = [0] * (1 + RETRIES)
 NO_SERVER = "http://127.0.0.1:9/tiny.tar.gz"
 
 
@@ -32,8 +31,8 @@ def server(tiny):
 def fetch(tiny, tmp_path):
     """Fetch the tiny archive from the URLs given and return its bytes."""
 
-    def fetch_bytes(*urls, retry: Retry = IMPATIENT):
-        path = fetch_archive(tiny.facts().archive, urls, tmp_path / "archives", ignore_progress, retry)
+    def fetch_bytes(*urls):
+        path = fetch_archive(tiny.facts().archive, urls, tmp_path / "archives", ignore_progress, backoff=0)
         assert [file.name for file in path.parent.iterdir()] == ["tiny.tar.gz"]
         return path.read_bytes()
 
@@ -54,17 +53,16 @@ def test_progress_ends_at_the_archive_s_size(server, tiny, tmp_path):
 
 
 def test_a_broken_connection_is_resumed_where_it_broke(fetch, server, tiny):
-    server.cuts = [70_000, 70_000, 30_000]
+    server.cuts = [70_000, 70_000, 1000, 0, 1000, 30_000]
     assert fetch(server.url) == tiny.archive
-    assert len(server.requests) == 4
-    assert [request.get("If-Range") for request in server.requests] == [None, '"v1"', '"v1"', '"v1"']
+    assert [request.get("If-Range") for request in server.requests] == [None, *['"v1"'] * 6]
     # At most the chunk in flight is fetched twice.
-    assert server.bytes_sent <= len(tiny.archive) + 3 * 8192
+    assert server.bytes_sent <= len(tiny.archive) + 6 * 8192
 
 
 def test_a_later_process_resumes_what_an_earlier_one_fetched(fetch, server, tiny, tmp_path):
-    server.cuts = [70_000, 0]
-    with pytest.raises(FetchError):
+    server.cuts = [70_000, *NOTHING]
+    with pytest.raises(FetchError, match="the connection broke"):
         fetch(server.url)
     part = (tmp_path / "archives/tiny.tar.gz.part").stat().st_size
     assert part > 0
@@ -74,14 +72,14 @@ def test_a_later_process_resumes_what_an_earlier_one_fetched(fetch, server, tiny
 
 
 def test_another_mirror_finishes_what_the_first_began(fetch, server, tiny):
-    with serve(FileServer(tiny.archive, cuts=[70_000, 0], etag='"elsewhere"')) as first:
+    with serve(FileServer(tiny.archive, cuts=[70_000, *NOTHING], etag='"elsewhere"')) as first:
         assert fetch(first.url, server.url) == tiny.archive
     assert "Range" in server.requests[0]
     assert "If-Range" not in server.requests[0]
 
 
 def test_a_file_that_changed_meanwhile_is_fetched_anew(fetch, server, tiny):
-    server.content, server.etag, server.cuts = b"x" * len(tiny.archive), '"old"', [70_000, 0]
+    server.content, server.etag, server.cuts = b"x" * len(tiny.archive), '"old"', [70_000, *NOTHING]
     with pytest.raises(FetchError):
         fetch(server.url)
     server.content, server.etag = tiny.archive, '"new"'
@@ -90,7 +88,7 @@ def test_a_file_that_changed_meanwhile_is_fetched_anew(fetch, server, tiny):
 
 
 def test_wrong_bytes_from_one_mirror_do_not_spoil_the_next(fetch, server, tiny):
-    with serve(FileServer(b"x" * len(tiny.archive), cuts=[70_000, 0])) as liar:
+    with serve(FileServer(b"x" * len(tiny.archive), cuts=[70_000, *NOTHING])) as liar:
         assert fetch(liar.url, server.url) == tiny.archive
     assert ["Range" in request for request in server.requests] == [True, False]
 
@@ -105,9 +103,32 @@ def test_a_server_without_ranges_starts_anew(fetch, server, tiny):
 def test_a_server_that_never_gets_further_is_given_up(fetch, server):
     server.supports_range = False
     server.cuts = [70_000] * 9
-    with pytest.raises(FetchError, match=r"tiny.tar.gz: "):
+    with pytest.raises(FetchError, match="the connection broke"):
         fetch(server.url)
-    assert len(server.requests) == 2
+    assert len(server.requests) == 2 + RETRIES
+
+
+def test_a_server_without_ranges_that_breaks_early_does_not_lose_what_was_there(fetch, server, tiny):
+    with (
+        serve(FileServer(tiny.archive, cuts=[200_000, *NOTHING])) as first,
+        serve(FileServer(tiny.archive, cuts=[9000] * 9, supports_range=False)) as second,
+    ):
+        assert fetch(first.url, second.url, server.url) == tiny.archive
+    assert int(server.requests[0]["Range"].removeprefix("bytes=").removesuffix("-")) > 190_000
+
+
+def test_a_login_page_does_not_lose_what_was_there(fetch, server, tiny):
+    with (
+        serve(FileServer(tiny.archive, cuts=[200_000, *NOTHING])) as first,
+        serve(FileServer(b"<html>Please log in</html>", supports_range=False)) as portal,
+    ):
+        assert fetch(first.url, portal.url, server.url) == tiny.archive
+    assert "Range" in server.requests[0]
+
+
+def test_an_archive_is_taken_as_it_is_sent_whatever_the_server_calls_it(fetch, server, tiny):
+    server.headers = {"Content-Encoding": "x-gzip"}
+    assert fetch(server.url) == tiny.archive
 
 
 def test_a_busy_server_is_asked_again(fetch, server, tiny):
@@ -122,8 +143,8 @@ def test_a_busy_server_is_asked_again(fetch, server, tiny):
         ({"statuses": [404]}, "404 Not Found"),
         ({"statuses": [403]}, "403 Forbidden"),
         ({"statuses": [503] * 4}, "503"),
-        ({"content": b"<html>Please log in</html>"}, "expected [0-9]+, the server offers 26"),
-        ({"headers": {"Content-Length": "abc"}}, "the server offers abc"),
+        ({"content": b"<html>Please log in</html>"}, "expected Content-Length: [0-9]+, got 26"),
+        ({"headers": {"Content-Length": "abc"}}, "expected Content-Length: [0-9]+, got abc"),
     ],
 )
 def test_a_mirror_that_fails_is_named_and_the_next_one_is_asked(fault, reason, fetch, server, tiny):
@@ -144,8 +165,10 @@ def test_one_flipped_bit_is_found(fetch, server, tiny, tmp_path):
 
 
 def test_an_endless_body_is_cut_off(fetch, server, tmp_path):
-    server.content, server.headers = server.content * 2, {"Transfer-Encoding": "identity", "Content-Length": ""}
-    with pytest.raises(FetchError):
+    endless = b"".join(b"%x\r\n%b\r\n" % (len(server.content), server.content) for _ in range(3))
+    headers = {"Transfer-Encoding": "chunked", "Content-Length": str(len(server.content))}
+    server.content, server.headers = endless, headers
+    with pytest.raises(FetchError, match="the server sends more"):
         fetch(server.url)
     assert not (tmp_path / "archives/tiny.tar.gz").exists()
 
@@ -208,14 +231,18 @@ def test_a_second_run_unpacks_the_archive_and_fetches_nothing(download, server, 
     assert [path.name for path in (tmp_path / "archives").iterdir()] == ["tiny.tar.gz"]
 
 
-def test_when_nothing_can_be_reached_the_message_says_what_was_tried_and_the_ways_out(download, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.fetch.RETRY.backoff_factor", 0)
+def test_a_host_that_can_not_be_reached_is_named_with_the_reason(fetch):
+    with pytest.raises(FetchError, match=f"{NO_SERVER}: .*Connection refused"):
+        fetch(NO_SERVER)
+
+
+def test_when_nothing_gives_the_archive_the_message_says_what_was_tried_and_the_ways_out(download, server, tmp_path):
+    server.statuses = [404, 403]
     with pytest.raises(FetchError) as caught:
-        download(NO_SERVER, "http://localhost:9/x")
+        download(server.url, f"{server.url}?mirror")
     message = str(caught.value)
-    assert f"{NO_SERVER}: " in message
-    assert "http://localhost:9/x: " in message
-    assert "Connection refused" in message
+    assert f"{server.url}: 404 Not Found" in message
+    assert f"{server.url}?mirror: 403 Forbidden" in message
     for way_out in ("another mirror", "a local file", "make demo"):
         assert way_out in message
     assert not (tmp_path / "raw").exists()
@@ -231,6 +258,9 @@ def test_a_source_that_is_not_the_published_one_is_refused_and_nothing_is_unpack
         download(source=str(wrong))
     with pytest.raises(InputError, match="no such file or folder"):
         download(source=str(tmp_path / "absent.tar.gz"))
+    for source in ("https://[bad/x", "file://[::1/x", "~nosuchuser/x"):
+        with pytest.raises(InputError, match="^source "):
+            download(source=source)
     assert not (tmp_path / "raw").exists()
     assert not (tmp_path / "archives").exists()
 

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import numpy as np
@@ -146,6 +147,14 @@ def test_former_shards_are_replaced_and_never_written_into(run, tmp_path):
     run(scheme="symmetric").verify()
     assert in_cache.read_bytes() == before
     assert shard.read_bytes() != before
+
+
+@pytest.mark.parametrize("change", [{"dataset": "other"}, {"mean": {"gray": 0.5}}, {"std": {}}])
+def test_statistics_that_are_not_those_of_the_data_are_refused(change, tiny_raw, tmp_path):
+    stats = write_stats(tiny_raw, tmp_path / "stats.json").model_dump()
+    (tmp_path / "stats.json").write_text(json.dumps(stats | change))
+    with pytest.raises(InputError, match=r"stats.json: (not the statistics of|.*should have the channels of mean)"):
+        normalize_shards(tiny_raw, tmp_path / "stats.json", tmp_path / "shards", make_params())
 
 
 def test_raw_data_that_are_not_whole_leave_the_former_shards_as_they_were(tiny_raw, run, tmp_path):

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from pipeline.errors import CorruptDataError
 from pipeline.normalize import normalize_shards
 from pipeline.params import ReportParams
-from pipeline.report import _image_moments, _sum_pixels, write_report
+from pipeline.report import _image_stds, _sum_pixels, write_report
 from pipeline.shards import open_shards, write_shards
 from pipeline.stats import compute_statistics, write_stats
 from tests.test_normalize import make_params, read_images
@@ -90,6 +90,17 @@ def test_metrics_json_holds_all_figures_and_the_pages_show_them(run, tiny, tmp_p
     assert "http" not in html
 
 
+def test_names_are_escaped_in_the_page(tiny_raw, run, tmp_path):
+    run()
+    for name in ("raw", "shards"):
+        source = tiny_raw if name == "raw" else tmp_path / "shards"
+        shutil.copytree(source, tmp_path / "named" / name)
+        manifest = tmp_path / "named" / name / "manifest.json"
+        manifest.write_text(manifest.read_text().replace("airplane", "<b>airplane</b>"))
+    write_report(tmp_path / "named/raw", tmp_path / "named/shards", tmp_path / "report", PARAMS)
+    assert "&lt;b&gt;airplane" in (tmp_path / "report/report.html").read_text()
+
+
 def test_the_same_data_give_the_same_bytes(run, tmp_path):
     def pages():
         run()
@@ -121,16 +132,23 @@ def test_a_damaged_shard_fails_the_report(tiny_raw, run, tmp_path):
         write_report(tiny_raw, tmp_path / "shards", tmp_path / "report", PARAMS)
 
 
-def test_values_that_are_not_the_formula_s_fail_the_report_even_under_a_right_hash(tiny_raw, run, tmp_path):
+@pytest.mark.parametrize("fault", ["a value", "a label", "a missing sample"])
+def test_what_normalize_got_wrong_fails_the_report_even_under_a_right_hash(fault, tiny_raw, run, tmp_path):
     run(scheme="unit")
     shards = open_shards(tmp_path / "shards")
     images = {split: read_images(shards, split).copy() for split in ("train", "test")}
-    images["test"][7, 1, 2, 3] = np.nextafter(images["test"][7, 1, 2, 3], np.float32(2))
+    labels = {split: shards.labels(split) for split in images}
+    if fault == "a value":
+        images["test"][7, 1, 2, 3] = np.nextafter(images["test"][7, 1, 2, 3], np.float32(2))
+    elif fault == "a label":
+        labels["test"][[0, 1]] = 3, 4
+    else:
+        labels["test"] = labels["test"][:-1]
     shutil.rmtree(tmp_path / "shards")
     (tmp_path / "shards").mkdir()
     splits = write_shards(
         tmp_path / "shards",
-        {split: open_shards(tiny_raw).labels(split) for split in images},
+        labels,
         lambda split, start, stop: [images[split][start:stop]],
         dtype="float32",
         image_shape=(3, 32, 32),
@@ -138,7 +156,10 @@ def test_values_that_are_not_the_formula_s_fail_the_report_even_under_a_right_ha
     )
     manifest = shards.manifest.model_copy(update={"splits": splits})
     (tmp_path / "shards/manifest.json").write_text(manifest.model_dump_json())
-    with pytest.raises(CorruptDataError, match="test/images-00000-of-00001.npy: samples 0 to 19 are not"):
+    message = (
+        "test/images-00000-of-00001.npy: samples 0 to 19 are not" if fault == "a value" else "the test labels are not"
+    )
+    with pytest.raises(CorruptDataError, match=message):
         write_report(tiny_raw, tmp_path / "shards", tmp_path / "report", PARAMS)
 
 
@@ -155,8 +176,7 @@ def test_shards_of_another_dataset_fail_the_report(synthetic_raw, run, tmp_path)
 )
 def test_sums_by_halves_are_sums(values):
     sums = _sum_pixels(values)
-    means, stds = _image_moments(values)
+    stds = _image_stds(values)
     for index in np.ndindex(sums.shape):
         assert sums[index] == pytest.approx(math.fsum(values[index]), abs=1e-12)
-        assert means[index] == pytest.approx(values[index].mean(), abs=1e-13)
         assert stds[index] == pytest.approx(values[index].std(), abs=1e-12)

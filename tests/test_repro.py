@@ -118,7 +118,7 @@ def test_a_run_in_another_clone_leaves_the_lock_and_the_metrics_as_they_are(remo
     assert clone.run("git", "diff", "--cached").stdout == ""
 
 
-def test_broken_params_stop_the_run_and_leave_what_was_there(workspace):
+def test_after_a_run_stopped_by_broken_params_the_cache_gives_back_what_was_there(workspace):
     workspace.set_param("samples_per_shard: 10000", "samples_per_shard: 0")
     done = workspace.run("dvc", "repro")
     workspace.set_param("samples_per_shard: 0", "samples_per_shard: 10000")

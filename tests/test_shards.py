@@ -9,7 +9,28 @@ from hypothesis import strategies as st
 from pipeline.datasets import DATASETS
 from pipeline.errors import CorruptDataError
 from pipeline.manifest import Manifest
-from pipeline.shards import hash_content, open_shards, split_range, verify_shards, write_shards
+from pipeline.shards import ShardSet, hash_content, open_shards, split_range, verify_shards, write_shards
+
+
+def make_manifest(splits, **changes):
+    facts = {
+        "format_version": 1,
+        "dataset": "made up",
+        "classes": tuple("abcdefghij"),
+        "dtype": "uint8",
+        "layout": "NCHW",
+        "image_shape": (3, 32, 32),
+        "channels": ("red", "green", "blue"),
+        "content_sha256": "0" * 64,
+        "normalization": None,
+    }
+    return Manifest(**facts | {"splits": splits} | changes)
+
+
+@pytest.fixture(scope="module")
+def shards_copy(tiny_raw, tmp_path_factory):
+    """A copy of the tiny shard set, to be damaged and mended by one test."""
+    return shutil.copytree(tiny_raw, tmp_path_factory.mktemp("copy") / "set")
 
 
 @pytest.fixture
@@ -122,6 +143,34 @@ def test_a_damaged_file_is_named_and_no_other(name, how, shards_dir):
     assert str(caught.value).count("\n") == 1
 
 
+@given(st.integers(0, 127), st.integers(0, 255))
+def test_any_wrong_byte_in_a_header_is_found(tiny_raw, shards_copy, position, byte):
+    path = shards_copy / "test/labels-00000-of-00001.npy"
+    content = (tiny_raw / "test/labels-00000-of-00001.npy").read_bytes()
+    path.write_bytes(content[:position] + bytes([byte]) + content[position + 1 :])
+    if byte == content[position]:
+        verify_shards(shards_copy)
+    else:
+        with pytest.raises(CorruptDataError, match=r"test/labels-00000-of-00001\.npy: not an \.npy file of int64"):
+            verify_shards(shards_copy)
+
+
+def test_labels_of_many_shards_do_not_exhaust_the_open_files(tmp_path):
+    resource = pytest.importorskip("resource", reason="limits are POSIX's")
+    labels = {"train": np.arange(2000), "test": np.arange(1)}
+    images = np.zeros((1, 1, 1, 1), np.uint8)
+    splits = write_shards(
+        tmp_path, labels, lambda *_: [images], dtype="uint8", image_shape=(1, 1, 1), samples_per_shard=1
+    )
+    manifest = make_manifest(splits, image_shape=(1, 1, 1), channels=("gray",))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        assert np.array_equal(ShardSet(tmp_path, manifest).labels("train"), labels["train"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def test_every_damaged_file_is_named(shards_dir):
     names = ["test/images-00000-of-00001.npy", "train/images-00000-of-00002.npy", "train/labels-00000-of-00002.npy"]
     for name in names:
@@ -133,8 +182,7 @@ def test_every_damaged_file_is_named(shards_dir):
     assert sorted(found) == sorted([*names, "train/extra.npy"])
 
 
-def test_labels_that_are_no_class_are_found_even_under_a_right_hash(tmp_path, synthetic_raw):
-    manifest = open_shards(synthetic_raw).manifest
+def test_labels_that_are_no_class_are_found_even_under_a_right_hash(tmp_path):
     labels = {"train": np.array([0, 10]), "test": np.array([-1])}
     images = np.zeros((2, 3, 32, 32), np.uint8)
     splits = write_shards(
@@ -145,7 +193,7 @@ def test_labels_that_are_no_class_are_found_even_under_a_right_hash(tmp_path, sy
         image_shape=(3, 32, 32),
         samples_per_shard=9,
     )
-    (tmp_path / "manifest.json").write_text(manifest.model_copy(update={"splits": splits}).model_dump_json())
+    (tmp_path / "manifest.json").write_text(make_manifest(splits).model_dump_json())
     with pytest.raises(CorruptDataError, match=r"train/labels.*labels should be in \[0, 10\)") as caught:
         verify_shards(tmp_path)
     assert "test/labels" in str(caught.value)
@@ -183,7 +231,9 @@ def test_a_shard_path_can_not_lead_out_of_the_set(shards_dir):
 def test_samples_that_do_not_add_up_are_found(shards_dir):
     path = shards_dir / "manifest.json"
     path.write_text(path.read_text().replace('"samples": 12000', '"samples": 12001'))
-    with pytest.raises(CorruptDataError, match="sum of the shards' samples"):
+    with pytest.raises(
+        CorruptDataError, match="splits.test: |splits.train: samples is 12001, but the shards hold 12000: "
+    ):
         open_shards(shards_dir)
 
 

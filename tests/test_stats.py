@@ -69,6 +69,14 @@ def test_a_square_root_next_to_a_tie_is_rounded_to_the_right_side(mantissa):
     assert sqrt_of_fraction(below) == mantissa
 
 
+@pytest.mark.parametrize(("num_pixels", "num_ones"), [(10_252, 3), (18_047, 16), (20_504, 6)])
+def test_a_mean_of_roots_next_to_a_tie_is_rounded_to_the_right_side(num_pixels, num_ones):
+    image = np.zeros((1, 1, 1, num_pixels), np.uint8)
+    image[..., :num_ones] = 1
+    (sums,) = sum_channels([image])
+    assert sums.std_per_image == sums.std == exact_figures(image[:, 0])[2]
+
+
 def test_sums_of_large_white_images_do_not_wrap():
     white = np.full((1, 1, 300, 300), 255, np.uint8)
     (sums,) = sum_channels([white])

@@ -6,6 +6,8 @@ import tomllib
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from pipeline import cli
 from pipeline.datasets import DATASETS
@@ -136,6 +138,10 @@ def test_the_pinned_versions_satisfy_the_open_ranges():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     constraints = (REPOSITORY / "constraints.txt").read_text()
     assert not re.search(r"://|@ |^-", constraints, re.MULTILINE)
-    pinned = {line.split("==")[0].lower().replace("_", "-") for line in constraints.splitlines() if "==" in line}
-    for requirement in project["dependencies"]:
-        assert re.match(r"[\w-]+", requirement)[0] in pinned
+    pinned = {
+        canonicalize_name(name): version for name, version in re.findall(r"^(\S+)==(\S+)$", constraints, re.MULTILINE)
+    }
+    for extra in (project["dependencies"], *project["optional-dependencies"].values()):
+        for requirement in map(Requirement, extra):
+            if requirement.name != project["name"]:
+                assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
