@@ -37,6 +37,15 @@ Source = Annotated[
     ),
 ]
 
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        envvar="PIPELINE_SCHEDULER",
+        metavar="tcp://HOST:PORT",
+        help="A Dask scheduler whose workers do the work and see the same files; else threads here do it.",
+    ),
+]
+
 
 @app.command()
 def download(source: Source = None) -> None:
@@ -51,21 +60,21 @@ def download(source: Source = None) -> None:
 
 
 @app.command()
-def stats() -> None:
+def stats(scheduler: Scheduler = None) -> None:
     """Compute the channel statistics of the train split into data/stats.json."""
     from pipeline.stats import write_stats
 
-    typer.echo(f"{STATS_PATH}: {write_stats(RAW_DIR, STATS_PATH).summary()}")
+    typer.echo(f"{STATS_PATH}: {write_stats(RAW_DIR, STATS_PATH, scheduler).summary()}")
 
 
 @app.command()
-def normalize() -> None:
+def normalize(scheduler: Scheduler = None) -> None:
     """Write the normalized train and test shards into data/shards."""
     from pipeline.normalize import normalize_shards
     from pipeline.params import load_params
 
     params = load_params(PARAMS_PATH)
-    manifest = normalize_shards(RAW_DIR, STATS_PATH, SHARDS_DIR, params.normalize)
+    manifest = normalize_shards(RAW_DIR, STATS_PATH, SHARDS_DIR, params.normalize, scheduler)
     typer.echo(f"{SHARDS_DIR}: {manifest.summary()}")
 
 

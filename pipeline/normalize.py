@@ -76,8 +76,10 @@ def normalization_table(normalization: Normalization, dtype: Dtype) -> Array:
     return table
 
 
-def normalize_shards(raw_dir: Path, stats_path: Path, shards_dir: Path, params: "NormalizeParams") -> Manifest:
-    """Write a normalized shard set in the place of `shards_dir`.
+def normalize_shards(
+    raw_dir: Path, stats_path: Path, shards_dir: Path, params: "NormalizeParams", scheduler: str | None = None
+) -> Manifest:
+    """Write a normalized shard set in the place of `shards_dir`; `scheduler` as in `map_tasks`.
 
     Raises InputError where the params don't fit the data, CorruptDataError where data/raw is not what it was.
     """
@@ -102,6 +104,7 @@ def normalize_shards(raw_dir: Path, stats_path: Path, shards_dir: Path, params: 
             dtype=params.dtype,
             image_shape=raw.manifest.image_shape,
             samples_per_shard=params.samples_per_shard,
+            scheduler=scheduler,
         )
         manifest = raw.manifest.model_copy(
             update={"dtype": params.dtype, "normalization": normalization, "splits": splits}

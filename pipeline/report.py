@@ -14,9 +14,9 @@ from pipeline.errors import CorruptDataError
 from pipeline.files import write_json, write_text
 from pipeline.manifest import SPLITS, Normalization, Shard, Split
 from pipeline.normalize import normalization_table
+from pipeline.parallel import map_tasks
 from pipeline.shards import Array, Pixels, ShardSet, open_shards, verify_shards
 from pipeline.stats import Statistics, compute_statistics, sqrt_of_fraction
-from pipeline.threads import map_threads
 
 if TYPE_CHECKING:
     from pipeline.params import ReportParams
@@ -80,7 +80,7 @@ def survey_split(raw: ShardSet, shards: ShardSet, split: Split) -> SplitFigures:
         shard, start, stop = item
         return _survey_shard(shards, shard, raw.image_blocks(split, start, stop), table)
 
-    surveys = map_threads(survey_shard, shards.ranges(split))
+    surveys = map_tasks(survey_shard, shards.ranges(split))
     histogram = np.sum([survey.histogram for survey in surveys], axis=0)
     image_stds = np.concatenate([survey.image_stds for survey in surveys])
     class_counts = np.bincount(labels, minlength=len(manifest.classes)).tolist()

@@ -25,7 +25,7 @@ from pipeline.manifest import (
     SplitShards,
     load_manifest,
 )
-from pipeline.threads import map_threads
+from pipeline.parallel import map_tasks
 
 Array = NDArray[Any]
 Pixels = NDArray[np.uint8]
@@ -114,7 +114,7 @@ class ShardSet:
         files = [
             (file, shard) for split in SPLITS for shard in self.shards(split) for file in (shard.images, shard.labels)
         ]
-        problems = [problem for problem in map_threads(lambda item: self._find_problem(*item), files) if problem]
+        problems = [problem for problem in map_tasks(lambda item: self._find_problem(*item), files) if problem]
         expected = {MANIFEST_NAME, *(file.path for file, _ in files)}
         found = {path.relative_to(self.dir).as_posix() for path in self.dir.rglob("*") if not path.is_dir()}
         problems += [f"{self.dir / name}: not in the manifest" for name in sorted(found - expected)]
@@ -146,7 +146,8 @@ class ShardSet:
                 header_is_right = start.read(len(header)) == header
             if not header_is_right or num_bytes != len(header) + little_endian(dtype).itemsize * prod(shape):
                 raise CorruptDataError(f"{path}: not an .npy file of {dtype} {shape} in C order")
-            return np.memmap(path, little_endian(dtype), "r", len(header), shape)
+            # As a plain array: a memmap spends as long on wrapping each small result as numpy on computing it.
+            return np.asarray(np.memmap(path, little_endian(dtype), "r", len(header), shape))
         except FileNotFoundError:
             raise CorruptDataError(f"{path}: missing") from None
         except OSError as error:
@@ -164,7 +165,8 @@ class ShardSet:
 
 def open_shards(shards_dir: Path) -> ShardSet:
     """Open a shard set by its manifest. Raises CorruptDataError where there is no whole one."""
-    return ShardSet(shards_dir, load_manifest(shards_dir))
+    # Absolute, since the workers of a cluster run in folders of their own.
+    return ShardSet(shards_dir.absolute(), load_manifest(shards_dir))
 
 
 def verify_shards(shards_dir: Path) -> ShardSet:
@@ -182,11 +184,12 @@ def write_shards(
     dtype: Dtype,
     image_shape: tuple[int, int, int],
     samples_per_shard: int,
+    scheduler: str | None = None,
 ) -> dict[Split, SplitShards]:
     """Write all shards of all splits and return what the manifest says of them; the manifest is the caller's to write.
 
     `image_blocks(split, start, stop)` yields the images of samples [start, stop) as (n, C, H, W) arrays of `dtype`; it
-    is called on several threads, once a shard.
+    is called once a shard, on several threads, or on a cluster, see `map_tasks`.
     """
 
     def write_shard(task: tuple[Split, str, int, int]) -> Shard:
@@ -203,7 +206,7 @@ def write_shards(
         (shards_dir / split).mkdir()
         ranges = split_range(0, len(labels[split]), samples_per_shard)
         tasks += [(split, f"{i:05d}-of-{len(ranges):05d}.npy", *samples) for i, samples in enumerate(ranges)]
-    written = list(zip(tasks, map_threads(write_shard, tasks), strict=True))
+    written = list(zip(tasks, map_tasks(write_shard, tasks, scheduler), strict=True))
     return {
         split: SplitShards(
             samples=len(labels[split]), shards=tuple(shard for task, shard in written if task[0] == split)

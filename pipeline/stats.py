@@ -4,7 +4,7 @@ Pixels are integers, so their sums are taken in integers: no order, thread count
 not rational, a square root, is taken of exact integers. Each figure is rounded once, to float64.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError, model_validator
 
 from pipeline.errors import InputError
 from pipeline.files import write_json
 from pipeline.manifest import Shard, Split
 from pipeline.models import Model, describe
+from pipeline.parallel import map_tasks
 from pipeline.shards import Pixels, ShardSet, open_shards
-from pipeline.threads import map_threads
 
 PIXEL_MAX = 255
-# Fractional bits kept of an image's square root. A float64 has 53 bits in all; with so many more, the rounding at the
-# end is that of the exact sum of roots.
+# Square roots are summed up as integers, in units of 2^-ROOT_BITS.
 ROOT_BITS = 256
 
 ByChannel = dict[str, float]
@@ -69,8 +69,10 @@ class ChannelSums:
     num_pixels: int
     sum: int
     sum_of_squares: int
-    # Over images: sqrt(n * sum(v^2) - sum(v)^2), which is n times the std of an image of n pixels, in 2^-ROOT_BITS.
+    # Over images: sqrt(n * sum(v^2) - sum(v)^2), which is n times the std of an image of n pixels; and how far from it
+    # the exact sum may be. Both in units of 2^-ROOT_BITS.
     sum_of_roots: int
+    root_error: int
     min: int
     max: int
 
@@ -81,6 +83,7 @@ class ChannelSums:
             self.sum + other.sum,
             self.sum_of_squares + other.sum_of_squares,
             self.sum_of_roots + other.sum_of_roots,
+            self.root_error + other.root_error,
             min(self.min, other.min),
             max(self.max, other.max),
         )
@@ -96,8 +99,17 @@ class ChannelSums:
 
     @property
     def std_per_image(self) -> float:
+        return self._mean_of_roots(self.sum_of_roots)
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether `std_per_image` is correctly rounded: all that it may be exactly rounds to the same float64."""
+        low, high = self.sum_of_roots - self.root_error, self.sum_of_roots + self.root_error
+        return self._mean_of_roots(low) == self._mean_of_roots(high)
+
+    def _mean_of_roots(self, sum_of_roots: int) -> float:
         # Images have num_pixels / num_images pixels each, so num_images drops out of the mean over images.
-        return self.sum_of_roots / ((self.num_pixels * PIXEL_MAX) << ROOT_BITS)
+        return sum_of_roots / ((self.num_pixels * PIXEL_MAX) << ROOT_BITS)
 
 
 def sqrt_of_fraction(fraction: Fraction) -> float:
@@ -112,47 +124,77 @@ def sqrt_of_fraction(fraction: Fraction) -> float:
     return (root | bool(remainder or root * root != scaled)) / (1 << shift)
 
 
-def sum_channels(blocks: Iterable[Pixels]) -> list[ChannelSums]:
+# Of integers below `limit`, the sum of square roots and how far it may be off, both in units of 2^-ROOT_BITS.
+RootSum = Callable[[NDArray[np.int64], int], tuple[int, int]]
+
+
+def sum_roots_fast(values: NDArray[np.int64], limit: int) -> tuple[int, int]:
+    """Sum up square roots in numpy: each is off by less than 2^-39, before the shift that is undone at the end."""
+    shift = (62 - limit.bit_length()) // 2
+    scaled = values << (2 * shift)
+    root = np.sqrt(scaled.astype(np.float64))
+    whole = root.astype(np.int64)
+    whole -= whole * whole > scaled
+    rest = scaled - whole * whole
+    # sqrt(scaled) = whole + rest / (whole + sqrt(scaled)); the quotient's own error, of a few 2^-53, is far smaller
+    # than that of cutting it off after 40 bits.
+    fraction = np.divide(rest, whole + root, out=np.zeros(len(values)), where=rest > 0)
+    units = (int(whole.sum()) << 40) + int((fraction * 2.0**40).astype(np.int64).sum())
+    to_root_bits = ROOT_BITS - 40 - shift
+    return units << to_root_bits, 2 * int(np.count_nonzero(rest)) << to_root_bits
+
+
+def sum_roots_exact(values: NDArray[np.int64], limit: int) -> tuple[int, int]:
+    """Sum up square roots in Python's integers, twenty times as slow: each is off by less than one unit."""
+    del limit
+    return sum(isqrt(value << (2 * ROOT_BITS)) for value in values.tolist()), len(values)
+
+
+def sum_channels(blocks: Iterable[Pixels], sum_roots: RootSum = sum_roots_fast) -> list[ChannelSums]:
     """Sum up images, blocks of (n, C, H, W) uint8, channel by channel."""
-    return reduce(
-        lambda total, block: [a + b for a, b in zip(total, block, strict=True)],
-        (_sum_block(block) for block in blocks),
-    )
-
-
-def _sum_block(block: Pixels) -> list[ChannelSums]:
-    pixels = block.reshape(*block.shape[:2], -1)
-    num_images, _, pixels_per_image = pixels.shape
-    # The narrowest type that holds an image's sum of squares: sums over uint64 take 1.5 times as long.
-    wide_enough = np.uint32 if pixels_per_image * PIXEL_MAX**2 < 2**32 else np.uint64
-    sums = pixels.sum(axis=-1, dtype=wide_enough).astype(np.uint64)
-    squares = np.square(pixels, dtype=np.uint16).sum(axis=-1, dtype=wide_enough).astype(np.uint64)
-    squared_deviations = pixels_per_image * squares - sums**2
+    by_image: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+    low, high, pixels_per_image = [], [], 0
+    for block in blocks:
+        pixels = block.reshape(*block.shape[:2], -1)
+        pixels_per_image = pixels.shape[-1]
+        by_image.append(_sum_images(pixels))
+        low.append(pixels.min(axis=(0, 2)))
+        high.append(pixels.max(axis=(0, 2)))
+    # (C, N) each: what is left of N images once their pixels are summed up.
+    sums, squares = (np.concatenate(parts).T.copy() for parts in zip(*by_image, strict=True))
+    roots = [
+        sum_roots(squared_deviations, (pixels_per_image * PIXEL_MAX) ** 2 // 4)
+        for squared_deviations in pixels_per_image * squares - sums * sums
+    ]
     return [
         ChannelSums(
-            num_images=num_images,
-            num_pixels=num_images * pixels_per_image,
-            sum=int(sums[:, channel].sum()),
-            sum_of_squares=int(squares[:, channel].sum()),
-            sum_of_roots=sum(isqrt(value << (2 * ROOT_BITS)) for value in squared_deviations[:, channel].tolist()),
-            min=int(pixels[:, channel].min()),
-            max=int(pixels[:, channel].max()),
+            num_images=len(sums[channel]),
+            num_pixels=len(sums[channel]) * pixels_per_image,
+            sum=int(sums[channel].sum()),
+            sum_of_squares=int(squares[channel].sum()),
+            sum_of_roots=sum_of_roots,
+            root_error=root_error,
+            min=int(np.min(low, axis=0)[channel]),
+            max=int(np.max(high, axis=0)[channel]),
         )
-        for channel in range(pixels.shape[1])
+        for channel, (sum_of_roots, root_error) in enumerate(roots)
     ]
 
 
-def compute_statistics(shards: ShardSet, split: Split) -> Statistics:
+def _sum_images(pixels: Pixels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sum up the pixels and their squares of each image and channel, (n, C) each, of (n, C, pixels)."""
+    # The narrowest type that holds the sum of squares: sums over uint64 take 1.5 times as long.
+    wide_enough = np.uint32 if pixels.shape[-1] * PIXEL_MAX**2 < 2**32 else np.uint64
+    sums = pixels.sum(axis=-1, dtype=wide_enough)
+    squares = np.square(pixels, dtype=np.uint16).sum(axis=-1, dtype=wide_enough)
+    return sums.astype(np.int64), squares.astype(np.int64)
+
+
+def compute_statistics(shards: ShardSet, split: Split, scheduler: str | None = None) -> Statistics:
     """Compute a split's statistics from uint8 shards. Raises CorruptDataError if a byte differs from the manifest."""
-
-    def sum_shard(shard: Shard) -> list[ChannelSums]:
-        return sum_channels(shards.verified_image_blocks(shard))
-
-    by_shard = map_threads(sum_shard, shards.shards(split))
-    channels = {
-        name: reduce(ChannelSums.__add__, sums)
-        for name, sums in zip(shards.manifest.channels, zip(*by_shard, strict=True), strict=True)
-    }
+    channels = _sum_split(shards, split, sum_roots_fast, scheduler)
+    if not all(sums.is_certain for sums in channels.values()):
+        channels = _sum_split(shards, split, sum_roots_exact, scheduler)
     first = next(iter(channels.values()))
     return Statistics(
         dataset=shards.manifest.dataset,
@@ -167,9 +209,18 @@ def compute_statistics(shards: ShardSet, split: Split) -> Statistics:
     )
 
 
-def write_stats(raw_dir: Path, stats_path: Path) -> Statistics:
-    """Compute the train split's statistics and write them as JSON."""
-    stats = compute_statistics(open_shards(raw_dir), "train")
+def _sum_split(shards: ShardSet, split: Split, sum_roots: RootSum, scheduler: str | None) -> dict[str, ChannelSums]:
+    def sum_shard(shard: Shard) -> list[ChannelSums]:
+        return sum_channels(shards.verified_image_blocks(shard), sum_roots)
+
+    by_shard = map_tasks(sum_shard, shards.shards(split), scheduler)
+    by_channel = (reduce(ChannelSums.__add__, sums) for sums in zip(*by_shard, strict=True))
+    return dict(zip(shards.manifest.channels, by_channel, strict=True))
+
+
+def write_stats(raw_dir: Path, stats_path: Path, scheduler: str | None = None) -> Statistics:
+    """Compute the train split's statistics and write them as JSON; `scheduler` as in `map_tasks`."""
+    stats = compute_statistics(open_shards(raw_dir), "train", scheduler)
     write_json(stats_path, stats.model_dump(mode="json"))
     return stats
 

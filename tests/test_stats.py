@@ -6,13 +6,23 @@ from functools import reduce
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pipeline.errors import CorruptDataError, InputError
-from pipeline.shards import open_shards
-from pipeline.stats import ChannelSums, compute_statistics, load_stats, sqrt_of_fraction, sum_channels, write_stats
+from pipeline.shards import ShardSet, open_shards, write_shards
+from pipeline.stats import (
+    ChannelSums,
+    compute_statistics,
+    load_stats,
+    sqrt_of_fraction,
+    sum_channels,
+    sum_roots_exact,
+    sum_roots_fast,
+    write_stats,
+)
+from tests.test_shards import make_manifest
 
 images = hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 4), st.integers(1, 7), st.integers(1, 7)))
 
@@ -37,10 +47,11 @@ def exact_figures(channel):
     return float(sum(pixels) / len(pixels)), float(exact_sqrt(variance(pixels))), float(std_per_image)
 
 
-@given(images, st.integers(1, 9))
-def test_figures_are_the_exact_values_rounded_once_whatever_the_blocks(array, size):
-    sums = sum_channels(array[start : start + size] for start in range(0, len(array), size))
+@given(images, st.integers(1, 9), st.sampled_from([sum_roots_fast, sum_roots_exact]))
+def test_figures_are_the_exact_values_rounded_once_whatever_the_blocks(array, size, sum_roots):
+    sums = sum_channels((array[start : start + size] for start in range(0, len(array), size)), sum_roots)
     for index, channel in enumerate(sums):
+        assume(channel.is_certain)
         assert (channel.mean, channel.std, channel.std_per_image) == exact_figures(array[:, index])
         assert (channel.min, channel.max) == (array[:, index].min(), array[:, index].max())
 
@@ -73,8 +84,35 @@ def test_a_square_root_next_to_a_tie_is_rounded_to_the_right_side(mantissa):
 def test_a_mean_of_roots_next_to_a_tie_is_rounded_to_the_right_side(num_pixels, num_ones):
     image = np.zeros((1, 1, 1, num_pixels), np.uint8)
     image[..., :num_ones] = 1
-    (sums,) = sum_channels([image])
-    assert sums.std_per_image == sums.std == exact_figures(image[:, 0])[2]
+    (fast,) = sum_channels([image], sum_roots_fast)
+    assert not fast.is_certain
+    (exact,) = sum_channels([image], sum_roots_exact)
+    assert exact.std_per_image == exact.std == exact_figures(image[:, 0])[2]
+
+
+def test_where_the_fast_roots_leave_a_doubt_the_exact_ones_settle_it(tmp_path):
+    images = np.zeros((2, 1, 1, 10_252), np.uint8)
+    images[..., :3] = 1
+    labels = {"train": np.zeros(2, np.int64), "test": np.zeros(1, np.int64)}
+    splits = write_shards(
+        tmp_path,
+        labels,
+        lambda _, start, stop: [images[start:stop]],
+        dtype="uint8",
+        image_shape=images.shape[1:],
+        samples_per_shard=1,
+    )
+    manifest = make_manifest(splits, image_shape=images.shape[1:], channels=("gray",))
+    stats = compute_statistics(ShardSet(tmp_path, manifest), "train")
+    assert stats.std_per_image == stats.std == {"gray": exact_figures(images[:, 0])[2]}
+
+
+@given(st.lists(st.integers(0, (2**16 * 255) ** 2 // 4), min_size=1, max_size=9))
+def test_the_fast_roots_are_no_further_off_than_they_say(values):
+    limit = (2**16 * 255) ** 2 // 4
+    fast, error = sum_roots_fast(np.array(values), limit)
+    exact, exact_error = sum_roots_exact(np.array(values), limit)
+    assert abs(fast - exact) <= error + exact_error
 
 
 def test_sums_of_large_white_images_do_not_wrap():

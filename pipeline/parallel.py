@@ -1,0 +1,51 @@
+"""Independent tasks, on threads of this process or on a Dask cluster: the results are the same bit for bit."""
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from pipeline.errors import InputError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def map_tasks(function: Callable[[T], R], items: Iterable[T], scheduler: str | None = None) -> list[R]:
+    """Apply `function` to each item and return the results in the items' order; the first error ends it.
+
+    `scheduler` is the address of a Dask scheduler, "tcp://host:port", whose workers see the same files under the same
+    paths. Without it the tasks run on threads, one a core: numpy and hashlib release the GIL on blocks of the size used
+    here. The environment variable PIPELINE_THREADS sets another number.
+
+    Raises InputError for a scheduler or a number of threads that can't be used.
+    """
+    if scheduler:
+        return _map_on_cluster(function, list(items), scheduler)
+    with ThreadPoolExecutor(max_workers=_num_threads()) as pool:
+        try:
+            return list(pool.map(function, items))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _num_threads() -> int:
+    setting = os.environ.get("PIPELINE_THREADS") or str(os.cpu_count() or 1)
+    if not setting.isdecimal() or int(setting) < 1:
+        raise InputError(f"PIPELINE_THREADS: should be a whole number of 1 or more, got {setting!r}")
+    return int(setting)
+
+
+def _map_on_cluster(function: Callable[[T], R], items: list[T], scheduler: str) -> list[R]:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InputError("scheduler: needs Dask: pip install --constraint constraints.txt -e '.[dask]'") from None
+    try:
+        client = Client(scheduler)
+    except (OSError, ValueError) as error:
+        raise InputError(f"scheduler {scheduler}: can't be reached: {error}") from None
+    with client:
+        results: list[R] = client.gather(client.map(function, items, pure=False))
+        return results

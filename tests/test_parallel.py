@@ -1,0 +1,86 @@
+"""The result depends neither on the number of threads nor on where the tasks run."""
+
+import hashlib
+
+import pytest
+
+from pipeline.errors import CorruptDataError, InputError
+from pipeline.normalize import normalize_shards
+from pipeline.parallel import map_tasks
+from pipeline.params import ReportParams
+from pipeline.report import write_report
+from pipeline.shards import verify_shards
+from pipeline.stats import write_stats
+from tests.test_normalize import make_params
+
+
+def run_all(raw_dir, path, scheduler=None):
+    """Run every stage after the download, and return the hash of every file that was written."""
+    write_stats(raw_dir, path / "stats.json", scheduler)
+    params = make_params(samples_per_shard=1500)
+    normalize_shards(raw_dir, path / "stats.json", path / "shards", params, scheduler)
+    write_report(raw_dir, path / "shards", path / "report", ReportParams(decimals=4))
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return {str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+@pytest.fixture(scope="module")
+def expected(synthetic_raw, tmp_path_factory):
+    return run_all(synthetic_raw, tmp_path_factory.mktemp("expected"))
+
+
+@pytest.mark.parametrize("num_threads", ["1", "2", "7"])
+def test_every_byte_is_the_same_on_any_number_of_threads(num_threads, expected, synthetic_raw, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIPELINE_THREADS", num_threads)
+    assert run_all(synthetic_raw, tmp_path) == expected
+    assert len(expected) == 1 + (2 * (8 + 2) + 1) + 3
+
+
+@pytest.mark.parametrize("setting", ["0", "-1", "two", "1.5"])
+def test_a_number_of_threads_that_is_none_is_refused(setting, monkeypatch):
+    monkeypatch.setenv("PIPELINE_THREADS", setting)
+    with pytest.raises(InputError, match=f"PIPELINE_THREADS: .* got '{setting}'"):
+        map_tasks(str, [1])
+
+
+def test_results_come_in_the_order_of_the_items_and_the_first_error_ends_it():
+    assert map_tasks(lambda item: item * item, range(50)) == [item * item for item in range(50)]
+    with pytest.raises(ZeroDivisionError):
+        map_tasks(lambda item: 1 // item, [3, 0, 1])
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+def test_every_byte_is_the_same_on_a_cluster_of_two_processes(cluster, expected, synthetic_raw, tmp_path):
+    assert run_all(synthetic_raw, tmp_path, cluster) == expected
+
+
+def test_a_command_runs_on_a_cluster(cluster, workspace, tiny_raw, tiny):
+    (workspace.path / "data").mkdir(exist_ok=True)
+    (workspace.path / "data/raw").symlink_to(tiny_raw)
+    for command in ("stats", "normalize"):
+        done = workspace.pipeline(command, "--scheduler", cluster)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert verify_shards(workspace.path / "data/shards").manifest.content_sha256 == tiny.content_sha256
+
+
+def test_an_error_on_a_worker_is_the_same_error_here(cluster, synthetic_raw):
+    def fail(item):
+        raise CorruptDataError(f"{item} is wrong")
+
+    with pytest.raises(CorruptDataError, match="a shard is wrong"):
+        map_tasks(fail, ["a shard"], cluster)
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x", "::"])
+def test_a_scheduler_that_can_not_be_reached_is_named(address, monkeypatch):
+    dask = pytest.importorskip("dask", reason="the extra dask is not installed")
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), pytest.raises(InputError, match="^scheduler "):
+        map_tasks(str, [1], address)
