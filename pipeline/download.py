@@ -125,6 +125,8 @@ def _local_path(source: str) -> Path | None:
         return None
     if scheme == "file":
         return Path(url2pathname(urlsplit(source).path))
+    if "://" in source:
+        raise ValueError("should be an http, https or file URL, or a path")
     return Path(source).expanduser()
 
 

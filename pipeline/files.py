@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from pipeline.errors import PipelineError
+
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text with LF line ends; a reader sees the old file or the new one, never a part."""
@@ -25,8 +27,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, data: object) -> None:
-    """Write JSON whose bytes follow from `data` alone: sorted keys, fixed indent."""
-    write_text(path, json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    """Write JSON whose bytes follow from `data` alone. Keys keep their order: red comes before green and blue."""
+    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager
@@ -34,20 +36,22 @@ def replace_dir(target_dir: Path) -> Iterator[Path]:
     """Give an empty folder to fill, which takes the place of `target_dir` when the block succeeds.
 
     Files in `target_dir` may be hard links into DVC's cache: they are unlinked, never written into. When the block
-    raises, `target_dir` is as it was.
+    raises, `target_dir` is as it was. Raises PipelineError where the disk is full or can't be written.
     """
     target_dir = target_dir.resolve()  # it may be a link to another disk
     staging_dir = _temp_sibling(target_dir)
     old_dir = _temp_sibling(target_dir)
-    staging_dir.mkdir(parents=True)
     try:
+        staging_dir.mkdir(parents=True)
         yield staging_dir
         if target_dir.exists():
             target_dir.rename(old_dir)
         staging_dir.rename(target_dir)
-    except BaseException:
+    except BaseException as error:
         if old_dir.exists() and not target_dir.exists():
             old_dir.rename(target_dir)
+        if isinstance(error, OSError) and str(error.filename or staging_dir).startswith(str(staging_dir)):
+            raise PipelineError(f"{target_dir}: can't be written: {error.strerror}") from error
         raise
     finally:
         shutil.rmtree(staging_dir, ignore_errors=True)

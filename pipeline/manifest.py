@@ -107,7 +107,9 @@ def load_manifest(shards_dir: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise CorruptDataError(f"{path}: missing, so {shards_dir} is no whole shard set: run `dvc repro`") from None
+        raise CorruptDataError(
+            f"{path}: missing, so {shards_dir} is no whole shard set: run `dvc repro` in the top folder"
+        ) from None
     except ValidationError as error:
         raise CorruptDataError(f"{path}: {describe(error)}: delete {shards_dir} and run `dvc repro`") from None
 

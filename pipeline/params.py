@@ -88,8 +88,10 @@ def load_params(path: Path) -> Params:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file: run this in the repository's top folder") from None
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: can't be read: {error}") from None
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror}") from None
+    except RecursionError:
+        raise InputError(f"{path}: not valid YAML: nested too deeply") from None
     except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
         # All but the first are what PyYAML lets slip for a value that is not of its tag, such as `!!int x`.
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None

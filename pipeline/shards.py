@@ -119,7 +119,8 @@ class ShardSet:
         found = {path.relative_to(self.dir).as_posix() for path in self.dir.rglob("*") if not path.is_dir()}
         problems += [f"{self.dir / name}: not in the manifest" for name in sorted(found - expected)]
         if problems:
-            raise CorruptDataError(f"{self.dir} differs from its manifest:\n  " + "\n  ".join(problems))
+            differences = "\n  ".join(problems)
+            raise CorruptDataError(f"{self.dir} differs from its manifest:\n  {differences}\n`dvc repro` mends it.")
 
     def _find_problem(self, file: ShardFile, shard: Shard) -> str | None:
         try:

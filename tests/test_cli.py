@@ -1,8 +1,12 @@
+import re
 import shutil
 import signal
+import sys
 import time
 
 import pytest
+
+from tests.conftest import REPOSITORY
 
 HELP = ["download", "stats", "normalize", "report", "verify"]
 
@@ -34,6 +38,19 @@ def test_each_command_prints_one_line(tiny_workspace):
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.count("\n") == 1
         assert part in done.stdout
+
+
+def test_the_python_of_the_readme_reads_the_shards_whatever_their_dtype(tiny_workspace):
+    snippets = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    tiny_workspace.pipeline("stats")
+    tiny_workspace.pipeline("normalize")
+    save = "import sys; np.save(sys.argv[1], {})\n"
+    assert tiny_workspace.run("python", "-c", snippets[0] + save.format("images"), "float32.npy").returncode == 0
+    tiny_workspace.set_param("dtype: float32", "dtype: uint8")
+    tiny_workspace.pipeline("normalize")
+    done = tiny_workspace.run("python", "-c", "".join(snippets) + save.format("values"), "uint8.npy")
+    assert done.returncode == 0, done.stderr
+    assert (tiny_workspace.path / "uint8.npy").read_bytes() == (tiny_workspace.path / "float32.npy").read_bytes()
 
 
 def test_help_names_every_command(workspace):
@@ -117,6 +134,16 @@ def test_a_stage_that_is_told_to_stop_leaves_nothing_behind(workspace, synthetic
         assert process.returncode == 128 + number
         assert "Traceback" not in stderr
         assert sorted((workspace.path / "data").iterdir()) == before
+
+
+def test_a_full_disk_is_named_and_nothing_is_left_behind(workspace, synthetic_raw):
+    shutil.copytree(synthetic_raw, workspace.path / "data/raw")
+    workspace.pipeline("stats")
+    before = sorted((workspace.path / "data").iterdir())
+    # As a full disk does, a limit on the size of files ends a write in its middle.
+    limited = f"ulimit -f 20000; trap '' XFSZ; exec {sys.executable} -m pipeline normalize"
+    assert_fails(workspace.run("bash", "-c", limited), 1, "data/shards: can't be written: File too large")
+    assert sorted((workspace.path / "data").iterdir()) == before
 
 
 def test_a_file_in_the_place_of_a_folder_is_named(tiny_workspace):

@@ -258,7 +258,7 @@ def test_a_source_that_is_not_the_published_one_is_refused_and_nothing_is_unpack
         download(source=str(wrong))
     with pytest.raises(InputError, match="no such file or folder"):
         download(source=str(tmp_path / "absent.tar.gz"))
-    for source in ("https://[bad/x", "file://[::1/x", "~nosuchuser/x"):
+    for source in ("https://[bad/x", "file://[::1/x", "~nosuchuser/x", "s3://bucket/x"):
         with pytest.raises(InputError, match="^source "):
             download(source=source)
     assert not (tmp_path / "raw").exists()

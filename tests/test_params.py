@@ -11,28 +11,28 @@ TEXT = (REPOSITORY / "params.yaml").read_text()
 
 # One line of params.yaml, what it is replaced by, the key that the message names, a part of the rule, and the value.
 BROKEN = [
-    ("dataset: cifar10", "dataset: cifar", "dataset", "one of cifar10, synthetic", "'cifar'"),
+    ("dataset: cifar10", "dataset: cifar", "dataset", "one of cifar10, synthetic", '"cifar"'),
     ("dataset: cifar10", "dataset: 10", "dataset", "valid string", "10"),
     ("dataset: cifar10", "data: cifar10", "dataset", "missing key", ""),
     ("dataset: cifar10", "dataset: cifar10\nextra: 1", "extra", "unknown key", ""),
     ("dataset: cifar10", "dataset: cifar10\ndataset: synthetic", "dataset", "duplicate key", ""),
-    ("  scheme: dataset", "  scheme: zscore", "normalize.scheme", "'dataset_per_image'", "'zscore'"),
-    ("  scheme: dataset", "  scheme: custom", "normalize.mean", "list of numbers", "None"),
+    ("  scheme: dataset", "  scheme: zscore", "normalize.scheme", "'dataset_per_image'", '"zscore"'),
+    ("  scheme: dataset", "  scheme: custom", "normalize.mean", "list of numbers", "null"),
     ("  scheme: dataset", "  shceme: dataset", "normalize.shceme", "unknown key", ""),
     ("  mean: null", "  mean: [0.5, 0.5, 0.5]", "normalize.mean", "null with scheme 'dataset'", "[0.5, 0.5, 0.5]"),
     ("  std: null", "  std: [0.5, 0.5, 0.5]", "normalize.std", "null with scheme 'dataset'", "[0.5, 0.5, 0.5]"),
-    ("  dtype: float32", "  dtype: float64", "normalize.dtype", "'float16'", "'float64'"),
+    ("  dtype: float32", "  dtype: float64", "normalize.dtype", "'float16'", '"float64"'),
     ("  samples_per_shard: 10000", "  samples_per_shard: 0", "normalize.samples_per_shard", "greater than", "0"),
     ("  samples_per_shard: 10000", "  samples_per_shard: -1", "normalize.samples_per_shard", "greater than", "-1"),
     ("  samples_per_shard: 10000", "  samples_per_shard: 1e4", "normalize.samples_per_shard", "integer", "10000.0"),
     ("  samples_per_shard: 10000", "  samples_per_shard: 010000", "normalize.samples_per_shard", "integer", "10000.0"),
-    ("  samples_per_shard: 10000", "  samples_per_shard: 1_000", "normalize.samples_per_shard", "integer", "'1_000'"),
-    ("  samples_per_shard: 10000", "  samples_per_shard: 1:30", "normalize.samples_per_shard", "integer", "'1:30'"),
+    ("  samples_per_shard: 10000", "  samples_per_shard: 1_000", "normalize.samples_per_shard", "integer", '"1_000"'),
+    ("  samples_per_shard: 10000", "  samples_per_shard: 1:30", "normalize.samples_per_shard", "integer", '"1:30"'),
     ("  samples_per_shard: 10000", "  samples_per_shard: 10.0", "normalize.samples_per_shard", "integer", "10.0"),
-    ("  samples_per_shard: 10000", "  samples_per_shard: true", "normalize.samples_per_shard", "integer", "True"),
+    ("  samples_per_shard: 10000", "  samples_per_shard: true", "normalize.samples_per_shard", "integer", "true"),
     ("  samples_per_shard: 10000", "", "normalize.samples_per_shard", "missing key", ""),
     ("  decimals: 4", "  decimals: 16", "report.decimals", "less than or equal to 15", "16"),
-    ("  decimals: 4", "  decimals:", "report.decimals", "valid integer", "None"),
+    ("  decimals: 4", "  decimals: null", "report.decimals", "valid integer", "null"),
 ]
 
 # The same for scheme custom, with a mean and a std that are given.
@@ -40,7 +40,7 @@ BROKEN_CUSTOM = [
     ("mean", "[0.5, 0.5, 1.5]", "in [0, 1]"),
     ("mean", "[125.3, 123.0, 113.9]", "in [0, 1]"),
     ("mean", "[0.5, 0.5, .nan]", "finite number"),
-    ("mean", "[]", "at least 1 item"),
+    ("mean", "[]", "not be empty"),
     ("mean", "[0.5, 0.5, true]", "valid number"),
     ("mean", "null", "list of numbers"),
     ("std", "[0.5, 0.5, 0]", "in (0, 1]"),
@@ -48,8 +48,8 @@ BROKEN_CUSTOM = [
     ("std", "[0.5, 0.5, .inf]", "finite number"),
     ("std", "[0.5, 0.5, '0.5']", "valid number"),
     ("std", "[0.5, 0.5]", "as many numbers as mean, 3"),
-    ("std", "0.5", "valid tuple"),
-    ("std", "!!set {0.1, 0.2, 0.3}", "valid tuple"),
+    ("std", "0.5", "should be a list, got 0.5"),
+    ("std", "!!set {0.1, 0.2, 0.3}", "should be a list"),
 ]
 
 
@@ -108,6 +108,18 @@ def test_scheme_custom_wants_a_mean_and_a_std_that_can_be_used(key, value, rule,
 )
 def test_what_is_no_params_file_at_all_is_one_line_too(text, tmp_path):
     assert message_of(text, tmp_path)
+
+
+def test_one_mistake_is_told_once(tmp_path):
+    message = message_of(
+        TEXT.replace("  mean: null", '  mean: ["0.5"]').replace("dataset\n  #", "custom\n  #"), tmp_path
+    )
+    assert message.count("mean") == 1
+
+
+def test_a_section_that_is_none_is_named(tmp_path):
+    message = message_of(TEXT.replace("  decimals: 4", ""), tmp_path)
+    assert message == "report: should be a mapping of keys to values, got null"
 
 
 def test_bytes_that_are_not_utf8_and_paths_that_are_no_file_are_named(tmp_path):

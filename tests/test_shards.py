@@ -140,7 +140,7 @@ def test_a_damaged_file_is_named_and_no_other(name, how, shards_dir):
     with pytest.raises(CorruptDataError) as caught:
         verify_shards(shards_dir)
     assert str(caught.value).startswith(f"{shards_dir} differs from its manifest:\n  {shards_dir / name}: ")
-    assert str(caught.value).count("\n") == 1
+    assert str(caught.value).count(".npy:") == 1
 
 
 @given(st.integers(0, 127), st.integers(0, 255))
@@ -178,7 +178,7 @@ def test_every_damaged_file_is_named(shards_dir):
     (shards_dir / "train/extra.npy").touch()
     with pytest.raises(CorruptDataError) as caught:
         verify_shards(shards_dir)
-    found = [line.split(": ")[0].removeprefix(f"  {shards_dir}/") for line in str(caught.value).splitlines()[1:]]
+    found = [line.split(": ")[0].removeprefix(f"  {shards_dir}/") for line in str(caught.value).splitlines()[1:-1]]
     assert sorted(found) == sorted([*names, "train/extra.npy"])
 
 
