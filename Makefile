@@ -3,7 +3,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test demo check clean
+.PHONY: repro test demo check bench clean
 
 repro: .venv/installed  ## Run the pipeline: download, stats, normalize, report
 	.venv/bin/dvc repro
@@ -24,6 +24,14 @@ check: .venv/installed-check  ## Check format, lint and types
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	.venv/bin/mypy
+
+# FFCV is built from source, with OpenCV and libturbojpeg; datasets needs another huggingface_hub than MDS does. Either
+# may be missing: the results say so.
+bench: .venv/installed-bench  ## Measure the stages beside their limits and their alternatives
+	-.venv/bin/python -m pip install --quiet --constraint constraints.txt "ffcv>=1.0"
+	-.venv/bin/python -m pip install --quiet --no-deps --target build/bench/huggingface --upgrade \
+	  "datasets>=5" "huggingface_hub>=1" anyio "dill<0.4" h11 httpcore httpx multiprocess pandas pyarrow xxhash
+	HUGGINGFACE_DIR=$(CURDIR)/build/bench/huggingface .venv/bin/python -m benchmarks.run
 
 clean:  ## Remove what the commands above made, but not data/
 	rm -rf .venv build

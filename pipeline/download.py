@@ -53,16 +53,17 @@ def download_dataset(name: str, raw_dir: Path, archives_dir: Path, source: str |
             f"{name}: expected the decoded images and labels to have SHA-256 {dataset.content_sha256}, "
             f"got {content_sha256}: please report this, with your versions of torchvision and numpy"
         )
-    return _write_raw(raw_dir, name, classes, content_sha256, splits)
+    return write_raw(raw_dir, name, classes, content_sha256, splits)
 
 
-def _write_raw(
+def write_raw(
     raw_dir: Path,
     name: str,
     classes: tuple[str, ...],
     content_sha256: str,
     splits: dict[Split, tuple[Pixels, Labels]],
 ) -> Manifest:
+    """Write images, (N, 3, H, W) uint8, and labels, (N,) int64, as a shard set in the place of `raw_dir`."""
     image_shape = splits["train"][0].shape[1:]
 
     def image_blocks(split: Split, start: int, stop: int) -> Iterable[Pixels]:

@@ -5,6 +5,8 @@ on integers and all chance comes from the raw stream of PCG64, which numpy promi
 same on every machine.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,13 +20,13 @@ SEED = 32
 _BLOCK_SAMPLES = 500
 
 
-def generate() -> dict[Split, tuple[Pixels, Labels]]:
+def generate(num_samples: Mapping[Split, int] = NUM_SAMPLES) -> dict[Split, tuple[Pixels, Labels]]:
     """Generate images, (N, 3, 32, 32) uint8, and labels, (N,) int64, of each split; classes are balanced."""
     source = np.random.PCG64(SEED)
     patterns = _draw(source, len(CLASSES) * 3 * 8 * 8).reshape(-1, 3, 8, 8).repeat(4, axis=2).repeat(4, axis=3)
     # Red, green and blue differ in range, so that statistics tell them apart.
     patterns = patterns // np.array([1, 2, 3], np.uint8)[:, None, None] + np.array([0, 64, 16], np.uint8)[:, None, None]
-    return {split: _generate_split(source, patterns, num_samples) for split, num_samples in NUM_SAMPLES.items()}
+    return {split: _generate_split(source, patterns, count) for split, count in num_samples.items()}
 
 
 def _generate_split(source: np.random.PCG64, patterns: Pixels, num_samples: int) -> tuple[Pixels, Labels]:

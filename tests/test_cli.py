@@ -123,6 +123,7 @@ def test_a_source_that_does_not_exist_is_bad_input(workspace):
 def test_a_stage_that_is_told_to_stop_leaves_nothing_behind(workspace, synthetic_raw):
     shutil.copytree(synthetic_raw, workspace.path / "data/raw")
     workspace.pipeline("stats")
+    workspace.set_param("samples_per_shard: 10000", "samples_per_shard: 10")  # seconds of work
     before = sorted((workspace.path / "data").iterdir())
     for number in (signal.SIGTERM, signal.SIGINT):
         process = workspace.start("normalize")

@@ -1,0 +1,235 @@
+"""Measure each stage beside its limit and its alternatives: whole processes, in turn, and how cost grows with the data.
+
+Writes RESULTS.md, results.json and scaling.svg beside this file. The data are those of data/raw where they are there,
+else generated ones of the size of CIFAR-10.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline import synthetic
+from pipeline.cli import RAW_DIR
+from pipeline.download import write_raw
+from pipeline.shards import hash_content
+
+HERE = Path(__file__).parent
+WORK_DIR = Path("build/bench").absolute()
+ROUNDS = 5
+CIFAR_SAMPLES = {"train": 50_000, "test": 10_000}
+SCALES = (1, 2, 4, 8)
+
+JOBS = {
+    "stats": ("ours", "limit", "tutorial", "dataloader", "numpy", "torch"),
+    "normalize": (
+        *("ours", "limit", "torchvision", "litdata", "mds", "ffcv", "huggingface", "webdataset", "zarr", "safetensors"),
+    ),
+}
+TITLES = {
+    "stats": "Mean and std of the train split",
+    "normalize": "60,000 images to normalized float32 on disk",
+}
+INTRODUCTION = """\
+Of `make bench` on {dataset}: whole processes, in turn, {rounds} rounds after one that is not counted, page cache warm.
+Seconds are medians and depend on the machine; the ratios are what to look at. Own memory is anonymous, at its peak,
+over that of the bare interpreter with the stages' imports."""
+PACKAGES = (
+    "numpy",
+    "torch",
+    "torchvision",
+    "litdata",
+    "mosaicml-streaming",
+    "ffcv",
+    "webdataset",
+    "zarr",
+    "safetensors",
+)
+
+
+@dataclass
+class Contender:
+    """A command and what each of its runs took: seconds, and megabytes of its own."""
+
+    name: str
+    command: list[str]
+    folder: Path
+    seconds: list[float] = field(default_factory=list)
+    own_mb: list[float] = field(default_factory=list)  # anonymous: not the page cache's
+    failure: str | None = None
+
+    def run(self, *, counted: bool = True) -> None:
+        if self.failure:
+            return
+        start = time.perf_counter()
+        with subprocess.Popen(
+            self.command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
+            own_mb = 0.0
+            while process.poll() is None:
+                own_mb = max(own_mb, _anonymous_mb(process.pid))
+                time.sleep(0.002)
+            seconds = time.perf_counter() - start
+            errors = process.stderr.read().strip().splitlines() if process.stderr else []
+        if process.returncode:
+            self.failure = errors[-1][:200] if errors else f"exit code {process.returncode}"
+        elif counted:
+            self.seconds.append(seconds)
+            self.own_mb.append(own_mb)
+
+    def numbers(self) -> dict[str, object]:
+        return {"name": self.name, "seconds": self.seconds, "own_mb": self.own_mb, "failure": self.failure}
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def _anonymous_mb(pid: int) -> float:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    except OSError:
+        return 0.0
+    lines = [line for line in status.splitlines() if line.startswith("RssAnon")]
+    return int(lines[0].split()[1]) / 1024 if lines else 0.0
+
+
+def measure(contenders: list[Contender], rounds: int) -> None:
+    for number in range(rounds + 1):
+        for contender in contenders:
+            contender.run(counted=number > 0)
+            if contender.seconds:
+                print(f"{number}/{rounds} {contender.name}: {contender.seconds[-1]:.2f} s", flush=True)
+
+
+def make_folder(name: str, raw_dir: Path | None, scale: int = 1) -> Path:
+    """Make a folder to run stages in, whose data/raw is `raw_dir`, or generated in so many times CIFAR-10's size."""
+    folder = WORK_DIR / name
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "data").mkdir(parents=True)
+    shutil.copy("params.yaml", folder)
+    if raw_dir:
+        (folder / RAW_DIR).symlink_to(raw_dir)
+    else:
+        splits = synthetic.generate({split: count * scale for split, count in CIFAR_SAMPLES.items()})
+        content = hash_content([splits["train"], splits["test"]])
+        write_raw(folder / RAW_DIR, "synthetic", synthetic.CLASSES, content, splits)
+    subprocess.run([sys.executable, "-m", "pipeline", "stats"], cwd=folder, check=True)
+    subprocess.run([sys.executable, "-m", "pipeline", "normalize"], cwd=folder, check=True)
+    return folder
+
+
+def stage(name: str, folder: Path, title: str = "ours") -> Contender:
+    return Contender(title, [sys.executable, "-m", "pipeline", name], folder)
+
+
+def bare(folder: Path) -> Contender:
+    return Contender("bare", [sys.executable, "-c", "import pipeline.cli, pipeline.normalize"], folder)
+
+
+def compare(folder: Path) -> dict[str, list[Contender]]:
+    contenders_path = str((HERE / "contenders.py").absolute())
+    results = {}
+    for job, names in JOBS.items():
+        contenders = [
+            stage(job, folder)
+            if name == "ours"
+            else Contender(name, [sys.executable, contenders_path, job, name], folder)
+            for name in names
+        ]
+        measure([*contenders, bare_one := bare(folder)], ROUNDS)
+        results[job] = [*contenders, bare_one]
+    return results
+
+
+def scale_up() -> dict[str, list[Contender]]:
+    folders = {scale: make_folder(f"x{scale}", None, scale) for scale in SCALES}
+    results = {}
+    for job in JOBS:
+        results[job] = [stage(job, folder, f"{scale}x") for scale, folder in folders.items()]
+        measure(results[job], 3)
+    for folder in folders.values():
+        shutil.rmtree(folder)
+    return results
+
+
+def render(dataset: str, compared: dict[str, list[Contender]], scaled: dict[str, list[Contender]]) -> str:
+    lines = [
+        "# Benchmarks",
+        "",
+        INTRODUCTION.format(dataset=dataset, rounds=ROUNDS),
+        "",
+        f"{platform.system()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        + ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
+    ]
+    for job, contenders in compared.items():
+        ours, bare_one = contenders[0], contenders[-1]
+        base = statistics.median(bare_one.own_mb)
+        lines += [
+            "",
+            f"## `{job}`: {TITLES[job]}",
+            "",
+            "| | seconds | min to max | over ours | own memory, MB |",
+            "|---|--:|--:|--:|--:|",
+        ]
+        for it in contenders[:-1]:
+            if it.failure:
+                lines.append(f"| {it.name} | did not run: {it.failure} | | | |")
+            else:
+                spread = f"{min(it.seconds):.2f} to {max(it.seconds):.2f}"
+                own = max(0.0, statistics.median(it.own_mb) - base)
+                lines.append(f"| {it.name} | {it.median:.2f} | {spread} | {it.median / ours.median:.2f} | {own:,.0f} |")
+    lines += ["", "## As the data grow", "", "Generated sets of 1, 2, 4 and 8 times the size of CIFAR-10.", ""]
+    lines += ["| | size | seconds | over 1x | own memory, MB |", "|---|--:|--:|--:|--:|"]
+    for job, contenders in scaled.items():
+        base = statistics.median(compared[job][-1].own_mb)
+        for it in contenders:
+            own = max(0.0, statistics.median(it.own_mb) - base)
+            ratio = it.median / contenders[0].median
+            lines.append(f"| `{job}` | {it.name} | {it.median:.2f} | {ratio:.2f} | {own:,.0f} |")
+    return "\n".join([*lines, "", "![Seconds over size](scaling.svg)", ""])
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def plot(scaled: dict[str, list[Contender]], path: Path) -> None:
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4))
+    for job, contenders in scaled.items():
+        axes.plot(SCALES, [it.median for it in contenders], marker="o", label=job)
+    axes.set(xlabel="size, in CIFAR-10s", ylabel="seconds, whole process", xlim=(0, None), ylim=(0, None))
+    axes.legend()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    raw_dir = RAW_DIR.absolute() if (RAW_DIR / "manifest.json").exists() else None
+    folder = make_folder("compare", raw_dir)
+    compared = compare(folder)
+    shutil.rmtree(folder)
+    scaled = scale_up()
+    dataset = json.loads((raw_dir / "manifest.json").read_bytes())["dataset"] if raw_dir else "generated data"
+    raw_numbers = {
+        kind: {job: [it.numbers() for it in contenders] for job, contenders in of.items()}
+        for kind, of in (("compared", compared), ("scaled", scaled))
+    }
+    (HERE / "results.json").write_text(json.dumps(raw_numbers, indent=1) + "\n", encoding="utf-8")
+    (HERE / "RESULTS.md").write_text(render(dataset, compared, scaled), encoding="utf-8")
+    plot(scaled, HERE / "scaling.svg")
+
+
+if __name__ == "__main__":
+    main()
