@@ -125,6 +125,8 @@ def test_a_stage_that_is_told_to_stop_leaves_nothing_behind(workspace, synthetic
     workspace.pipeline("stats")
     workspace.set_param("samples_per_shard: 10000", "samples_per_shard: 10")  # seconds of work
     before = sorted((workspace.path / "data").iterdir())
+    # A shell that runs the tests in the background has them ignore Ctrl-C, and with them the command.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGINT):
         process = workspace.start("normalize")
         while not list((workspace.path / "data").glob(".shards.*.tmp/train/images-*")):
