@@ -54,8 +54,10 @@ def replace_dir(target_dir: Path) -> Iterator[Path]:
             raise PipelineError(f"{target_dir}: can't be written: {error.strerror}") from error
         raise
     finally:
-        shutil.rmtree(staging_dir, ignore_errors=True)
-        shutil.rmtree(old_dir, ignore_errors=True)
+        for leftover in (staging_dir, old_dir):
+            if leftover.exists():
+                # Renamed first: a thread that Ctrl-C left at work can't add a file to it while it is removed.
+                shutil.rmtree(leftover.rename(_temp_sibling(target_dir)), ignore_errors=True)
 
 
 def hash_file(path: Path, algorithm: str = "sha256") -> str:

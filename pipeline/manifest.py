@@ -1,13 +1,13 @@
 """manifest.json: what a shard set holds. One typed, versioned model, shared by writer and reader."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from msgspec import Meta, to_builtins
 
 from pipeline.errors import CorruptDataError
 from pipeline.files import write_json
-from pipeline.models import Model, describe
+from pipeline.models import Model, parse_json
 
 MANIFEST_NAME = "manifest.json"
 
@@ -16,19 +16,19 @@ SPLITS: tuple[Split, ...] = get_args(Split)  # also the order in which content_s
 Dtype = Literal["float32", "float16", "uint8"]
 Scheme = Literal["dataset", "dataset_per_image", "imagenet", "symmetric", "unit", "custom"]
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=1)]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Count = Annotated[int, Meta(ge=1)]
 
 
-class ShardFile(Model):
+class ShardFile(Model, frozen=True):
     """One .npy file; `path` is relative to the shard set's folder, with forward slashes."""
 
-    path: Annotated[str, Field(pattern=r"^(train|test)/(images|labels)-\d{5,}-of-\d{5,}\.npy$")]
+    path: Annotated[str, Meta(pattern=r"^(train|test)/(images|labels)-\d{5,}-of-\d{5,}\.npy\Z")]
     bytes: Count
     sha256: Sha256
 
 
-class Shard(Model):
+class Shard(Model, frozen=True):
     """The samples that lie side by side in one file of images and one of labels."""
 
     samples: Count
@@ -36,29 +36,27 @@ class Shard(Model):
     labels: ShardFile
 
 
-class SplitShards(Model):
+class SplitShards(Model, frozen=True):
     """All shards of a split, in sample order."""
 
     samples: Count
     shards: tuple[Shard, ...]
 
-    @model_validator(mode="after")
-    def _samples_add_up(self) -> Self:
+    def __post_init__(self) -> None:
         total = sum(shard.samples for shard in self.shards)
         if total != self.samples:
-            raise ValueError(f"samples is {self.samples}, but the shards hold {total}")
-        return self
+            raise ValueError(f"samples: should be {total}, which is what the shards hold")
 
 
-class Normalization(Model):
+class Normalization(Model, frozen=True):
     """How pixels v become values: `(v / 255 - mean[c]) / std[c]`, one mean and std a channel."""
 
     scheme: Scheme
     mean: tuple[float, ...]
-    std: tuple[Annotated[float, Field(gt=0)], ...]
+    std: tuple[Annotated[float, Meta(gt=0)], ...]
 
 
-class Manifest(Model):
+class Manifest(Model, frozen=True):
     """The whole of manifest.json.
 
     With dtype uint8 the images are the pixels themselves, and `normalization`, if any, is left to the reader.
@@ -75,17 +73,15 @@ class Manifest(Model):
     normalization: Normalization | None
     splits: dict[Split, SplitShards]
 
-    @model_validator(mode="after")
-    def _is_consistent(self) -> Self:
+    def __post_init__(self) -> None:
         if set(self.splits) != set(SPLITS):
-            raise ValueError(f"splits should be {' and '.join(SPLITS)}")
+            raise ValueError(f"splits: should be {' and '.join(SPLITS)}")
         if len(self.channels) != self.image_shape[0]:
-            raise ValueError("channels should be as many as image_shape says")
+            raise ValueError("channels: should be as many as image_shape says")
         if self.normalization:
             lengths = {len(self.normalization.mean), len(self.normalization.std)}
             if lengths != {len(self.channels)}:
-                raise ValueError("normalization should have a mean and a std for each channel")
-        return self
+                raise ValueError("normalization: should have a mean and a std for each channel")
 
     @property
     def num_bytes(self) -> int:
@@ -105,15 +101,15 @@ def load_manifest(shards_dir: Path) -> Manifest:
     """Read a shard set's manifest. Raises CorruptDataError where there is none, or not a valid one."""
     path = shards_dir / MANIFEST_NAME
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return parse_json(path.read_bytes(), Manifest)
     except FileNotFoundError:
         raise CorruptDataError(
             f"{path}: missing, so {shards_dir} is no whole shard set: run `dvc repro` in the top folder"
         ) from None
-    except ValidationError as error:
-        raise CorruptDataError(f"{path}: {describe(error)}: delete {shards_dir} and run `dvc repro`") from None
+    except ValueError as error:
+        raise CorruptDataError(f"{path}: {error}: delete {shards_dir} and run `dvc repro`") from None
 
 
 def save_manifest(manifest: Manifest, shards_dir: Path) -> None:
     """Write a shard set's manifest, which says that the set is whole: the last file to be written."""
-    write_json(shards_dir / MANIFEST_NAME, manifest.model_dump(mode="json"))
+    write_json(shards_dir / MANIFEST_NAME, to_builtins(manifest))

@@ -1,47 +1,85 @@
-"""The base of all typed files: params.yaml, manifest.json, stats.json."""
+"""The base of all typed files: params.yaml, manifest.json, stats.json.
+
+msgspec, for what it costs to import: each command is a process of its own, most of whose time is start-up.
+"""
 
 import json
+import re
+from collections.abc import Iterator
+from typing import Any, TypeVar, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
+import msgspec
 
 MAX_SHOWN = 60  # characters of a wrong value
-# Rules that pydantic words for those who write Python.
-RULES = {
-    "tuple_type": "should be a list",
-    "model_type": "should be a mapping of keys to values",
-    "dict_type": "should be a mapping of keys to values",
-    "too_short": "should not be empty",
+# Types as those who write YAML call them.
+NAMES = {
+    "array": "a list",
+    "float": "a number",
+    "int": "a whole number",
+    "object": "a mapping of keys to values",
+    "str": "a string",
 }
 
-
-class Model(BaseModel):
-    """A frozen record that takes the types it names, no unknown key and no NaN or infinity."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+Parsed = TypeVar("Parsed", bound="Model")
 
 
-def describe(error: ValidationError) -> str:
-    """Say in one line, for each thing that is wrong, its key, the rule and the value."""
-    errors = error.errors(include_url=False)
-    # What is wrong inside a value makes the value wrong too, which is not worth saying.
-    outer = {details["loc"][:-1] for details in errors if details["loc"]}
-    text = "; ".join(_describe(details) for details in errors if details["loc"] not in outer)
-    return " ".join(text.split())  # a key or a value may bring line ends of its own
+class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A frozen record that takes the types it names and no unknown key.
+
+    What a type can't say is checked in `__post_init__`, by a ValueError that says "key: what it should be".
+    """
 
 
-def _describe(details: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in details["loc"]) or "the file"
-    if details["type"] == "missing":
-        return f"{key}: missing key"
-    if details["type"] == "extra_forbidden":
-        return f"{key}: unknown key"
-    rule = RULES.get(details["type"]) or details["msg"].removeprefix("Value error, ")
-    rule = rule.replace("Input should", "should").replace("String should", "should")
-    if isinstance(details["input"], dict):
-        return f"{key}: {rule}"
-    # As it stands in the file: null and true, not None and True.
-    value = json.dumps(details["input"], default=str, ensure_ascii=False)
-    if len(value) > MAX_SHOWN:
-        value = value[:MAX_SHOWN] + "..."
-    return f"{key}: {rule}, got {value}"
+def parse_json(text: bytes, model: type[Parsed]) -> Parsed:
+    """Parse strict JSON. Raises ValueError, in one line that names key, rule and value."""
+    return parse(msgspec.json.decode(text), model)
+
+
+def parse(data: object, model: type[Parsed]) -> Parsed:
+    """Check plain data and make a model of it. Raises ValueError, in one line that names key, rule and value."""
+    try:
+        return msgspec.convert(data, model)
+    except msgspec.ValidationError as error:
+        raise ValueError(_describe(str(error), data, model)) from None
+
+
+def _describe(message: str, data: object, model: type[Model]) -> str:
+    message, _, where = message.partition(" - at `")
+    # "..." is one of the values of a mapping: msgspec doesn't say which.
+    path = ["*" if key == "..." else key for key in re.findall(r"\w+|\.\.\.", where)]
+    if found := re.fullmatch(r"Object (contains unknown|missing required) field `(.*)`", message, re.DOTALL):
+        rule = "unknown key" if "unknown" in found[1] else "missing key"
+        return f"{_shown('.'.join([*path, found[2]]))}: {rule}"
+    if where.startswith("key`"):
+        return f"{'.'.join(path[2:]) or 'the file'}: should have strings as keys, and none but those that are known"
+    if found := re.fullmatch(r"(\w+): (should .*)", message):
+        path, rule = [*path, found[1]], found[2]
+    elif message.startswith("Invalid enum value"):
+        rule = f"should be {_allowed(model, path)}"
+    else:
+        rule = message.partition(", got ")[0].replace("Expected", "should be")
+        rule = re.sub(r"`(.*?)`", lambda types: " or ".join(NAMES.get(it, it) for it in types[1].split(" | ")), rule)
+    return f"{'.'.join(path) or 'the file'}: {rule}{''.join(_got(data, path))}"
+
+
+def _got(data: Any, path: list[str]) -> Iterator[str]:  # noqa: ANN401 (whatever was parsed)
+    """Say what stands at `path`, as it stands in the file: null and true, not None and True."""
+    for key in path:
+        if key == "*":
+            return
+        data = data[int(key) if isinstance(data, list | tuple) else key]
+    if not isinstance(data, dict):
+        yield f", got {_shown(json.dumps(data, default=str, ensure_ascii=False))}"
+
+
+def _allowed(model: Any, path: list[str]) -> str:  # noqa: ANN401 (a type)
+    for key in path:
+        # What is named by an index or is optional is the first argument of its type.
+        of = next(iter(get_args(model)), model)
+        model = of if key.isdecimal() else get_type_hints(of)[key]
+    return " or ".join(map(repr, get_args(model)))
+
+
+def _shown(text: str) -> str:
+    text = " ".join(text.split())  # a key or a value may bring line ends of its own
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."

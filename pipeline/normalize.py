@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.files import replace_dir
-from pipeline.manifest import Dtype, Manifest, Normalization, Split, save_manifest
-from pipeline.shards import Array, Pixels, verify_shards, write_shards
+from pipeline.manifest import SPLITS, Dtype, Manifest, Normalization, Split, save_manifest
+from pipeline.shards import Array, Pixels, open_shards, write_shards
 from pipeline.stats import Statistics, load_stats
 
 if TYPE_CHECKING:
@@ -83,7 +84,16 @@ def normalize_shards(
 
     Raises InputError where the params don't fit the data, CorruptDataError where data/raw is not what it was.
     """
-    raw = verify_shards(raw_dir)
+    raw = open_shards(raw_dir)
+    # A raw shard that becomes a part of one new shard is verified while it is read, the others before.
+    raw.verify(
+        but={
+            shard.images
+            for split in SPLITS
+            for shard, start, stop in raw.ranges(split)
+            if start // params.samples_per_shard == (stop - 1) // params.samples_per_shard
+        }
+    )
     stats = load_stats(stats_path)
     if (stats.dataset, set(stats.mean)) != (raw.manifest.dataset, set(raw.manifest.channels)):
         raise InputError(f"{stats_path}: not the statistics of {raw_dir}: run `dvc repro --force stats`")
@@ -106,8 +116,6 @@ def normalize_shards(
             samples_per_shard=params.samples_per_shard,
             scheduler=scheduler,
         )
-        manifest = raw.manifest.model_copy(
-            update={"dtype": params.dtype, "normalization": normalization, "splits": splits}
-        )
+        manifest = replace(raw.manifest, dtype=params.dtype, normalization=normalization, splits=splits)
         save_manifest(manifest, staging_dir)
     return manifest

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import TypeVar
 
 from pipeline.errors import InputError
@@ -22,12 +23,31 @@ def map_tasks(function: Callable[[T], R], items: Iterable[T], scheduler: str | N
     """
     if scheduler:
         return _map_on_cluster(function, list(items), scheduler)
-    with ThreadPoolExecutor(max_workers=_num_threads()) as pool:
+    return _map_on_threads(function, list(items), _num_threads())
+
+
+def _map_on_threads(function: Callable[[T], R], items: list[T], num_threads: int) -> list[R]:
+    # Each thread takes the next item when it is done with one. To submit each item would take long enough for Ctrl-C to
+    # fall in between, where it can leave a lock of the pool held for ever.
+    todo = iter(enumerate(items))
+    results: dict[int, R] = {}
+    stop = Event()
+
+    def work() -> None:
         try:
-            return list(pool.map(function, items))
+            while not stop.is_set() and (item := next(todo, None)):
+                results[item[0]] = function(item[1])
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            stop.set()
             raise
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        try:
+            for future in [pool.submit(work) for _ in range(num_threads)]:
+                future.result()
+        finally:
+            stop.set()
+    return [results[index] for index in range(len(items))]
 
 
 def _num_threads() -> int:

@@ -5,78 +5,52 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
+from msgspec import Meta
 
 from pipeline.datasets import DATASETS
 from pipeline.errors import InputError
 from pipeline.manifest import Dtype, Scheme
-from pipeline.models import Model, describe
+from pipeline.models import Model, parse
+
+UnitInterval = Annotated[float, Meta(ge=0, le=1)]
+PositiveUnitInterval = Annotated[float, Meta(gt=0, le=1)]
 
 
-def _tuple_from_list(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-# YAML has lists where the model has tuples.
-PerChannel = Annotated[tuple[float, ...], BeforeValidator(_tuple_from_list), Field(min_length=1)]
-
-
-class NormalizeParams(Model):
+class NormalizeParams(Model, frozen=True):
     """The section `normalize`; `mean` and `std` are those of scheme `custom`, in units of pixels scaled to [0, 1]."""
 
     scheme: Scheme
-    mean: PerChannel | None
-    std: PerChannel | None
+    mean: tuple[UnitInterval, ...] | None
+    std: tuple[PositiveUnitInterval, ...] | None
     dtype: Dtype
-    samples_per_shard: Annotated[int, Field(ge=1)]
+    samples_per_shard: Annotated[int, Meta(ge=1)]
 
-    @field_validator("mean", "std")
-    @classmethod
-    def _belongs_to_custom(cls, value: PerChannel | None, info: ValidationInfo) -> PerChannel | None:
-        is_custom = info.data.get("scheme") == "custom"
-        if is_custom and value is None:
-            raise ValueError("should be a list of numbers, one a channel, with scheme 'custom'")
-        if not is_custom and value is not None and "scheme" in info.data:
-            raise ValueError(f"should be null with scheme '{info.data['scheme']}', which has its own")
-        return value
-
-    @field_validator("mean")
-    @classmethod
-    def _mean_is_a_pixel(cls, mean: PerChannel | None) -> PerChannel | None:
-        if mean and not all(0 <= value <= 1 for value in mean):
-            raise ValueError("should be in [0, 1], as pixels are scaled to it")
-        return mean
-
-    @field_validator("std")
-    @classmethod
-    def _std_divides(cls, std: PerChannel | None, info: ValidationInfo) -> PerChannel | None:
-        if std and not all(0 < value <= 1 for value in std):
-            raise ValueError("should be in (0, 1], as pixels are scaled to [0, 1] and divided by it")
-        mean = info.data.get("mean")
-        if std and mean and len(std) != len(mean):
-            raise ValueError(f"should have as many numbers as mean, {len(mean)}")
-        return std
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if self.scheme == "custom" and not values:
+                raise ValueError(f"{name}: should be a list of numbers, one a channel, with scheme 'custom'")
+            if self.scheme != "custom" and values is not None:
+                raise ValueError(f"{name}: should be null with scheme '{self.scheme}', which has its own")
+        if self.mean and self.std and len(self.mean) != len(self.std):
+            raise ValueError(f"std: should have as many numbers as mean, {len(self.mean)}")
 
 
-class ReportParams(Model):
+class ReportParams(Model, frozen=True):
     """The section `report`."""
 
-    decimals: Annotated[int, Field(ge=1, le=15)]
+    decimals: Annotated[int, Meta(ge=1, le=15)]
 
 
-class Params(Model):
+class Params(Model, frozen=True):
     """The whole of params.yaml."""
 
     dataset: str
     normalize: NormalizeParams
     report: ReportParams
 
-    @field_validator("dataset")
-    @classmethod
-    def _is_known(cls, dataset: str) -> str:
-        if dataset not in DATASETS:
-            raise ValueError(f"should be one of {', '.join(DATASETS)}")
-        return dataset
+    def __post_init__(self) -> None:
+        if self.dataset not in DATASETS:
+            raise ValueError(f"dataset: should be one of {', '.join(DATASETS)}")
 
 
 def load_params(path: Path) -> Params:
@@ -96,9 +70,9 @@ def load_params(path: Path) -> Params:
         # All but the first are what PyYAML lets slip for a value that is not of its tag, such as `!!int x`.
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     try:
-        return Params.model_validate(data)
-    except ValidationError as error:
-        raise InputError(f"{path}: {describe(error)}") from None
+        return parse(data, Params)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -116,6 +90,10 @@ class _Loader(yaml.SafeLoader):
         return mapping
 
 
+# A set has no order, and would pass for a list.
+_Loader.yaml_constructors = {
+    tag: constructor for tag, constructor in yaml.SafeLoader.yaml_constructors.items() if tag != "tag:yaml.org,2002:set"
+}
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern in {
     "null": r"~|null|Null|NULL|",

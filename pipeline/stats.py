@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+from msgspec import to_builtins
 from numpy.typing import NDArray
-from pydantic import ValidationError, model_validator
 
 from pipeline.errors import InputError
 from pipeline.files import write_json
 from pipeline.manifest import Shard, Split
-from pipeline.models import Model, describe
+from pipeline.models import Model, parse_json
 from pipeline.parallel import map_tasks
 from pipeline.shards import Pixels, ShardSet, open_shards
 
@@ -30,7 +30,7 @@ ROOT_BITS = 256
 ByChannel = dict[str, float]
 
 
-class Statistics(Model):
+class Statistics(Model, frozen=True):
     """data/stats.json: figures of one split by channel name, of pixels scaled to [0, 1].
 
     `std` is the population standard deviation over all pixels, what `Normalize` needs for unit variance;
@@ -48,12 +48,10 @@ class Statistics(Model):
     min: ByChannel
     max: ByChannel
 
-    @model_validator(mode="after")
-    def _channels_agree(self) -> Self:
-        figures = (self.std, self.std_per_image, self.min, self.max)
-        if any(figure.keys() != self.mean.keys() for figure in figures):
-            raise ValueError("std, std_per_image, min and max should have the channels of mean")
-        return self
+    def __post_init__(self) -> None:
+        for name in ("std", "std_per_image", "min", "max"):
+            if getattr(self, name).keys() != self.mean.keys():
+                raise ValueError(f"{name}: should have the channels of mean")
 
     def summary(self) -> str:
         """Say in one line what the statistics are."""
@@ -158,8 +156,8 @@ def sum_channels(blocks: Iterable[Pixels], sum_roots: RootSum = sum_roots_fast) 
         pixels = block.reshape(*block.shape[:2], -1)
         pixels_per_image = pixels.shape[-1]
         by_image.append(_sum_images(pixels))
-        low.append(pixels.min(axis=(0, 2)))
-        high.append(pixels.max(axis=(0, 2)))
+        low.append(pixels.min(axis=0).min(axis=-1))  # twice as fast as over both axes at once
+        high.append(pixels.max(axis=0).max(axis=-1))
     # (C, N) each: what is left of N images once their pixels are summed up.
     sums, squares = (np.concatenate(parts).T.copy() for parts in zip(*by_image, strict=True))
     roots = [
@@ -183,11 +181,12 @@ def sum_channels(blocks: Iterable[Pixels], sum_roots: RootSum = sum_roots_fast) 
 
 def _sum_images(pixels: Pixels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Sum up the pixels and their squares of each image and channel, (n, C) each, of (n, C, pixels)."""
-    # The narrowest type that holds the sum of squares: sums over uint64 take 1.5 times as long.
-    wide_enough = np.uint32 if pixels.shape[-1] * PIXEL_MAX**2 < 2**32 else np.uint64
-    sums = pixels.sum(axis=-1, dtype=wide_enough)
-    squares = np.square(pixels, dtype=np.uint16).sum(axis=-1, dtype=wide_enough)
-    return sums.astype(np.int64), squares.astype(np.int64)
+    # In floats, which is faster: whatever the order, they are exact while sums of integers stay below 2^24 in float32
+    # and 2^53 in float64. 256 * 255^2 does; an image that can't be cut into rows of 256 takes float64.
+    row, wide_enough = (256, np.float32) if pixels.shape[-1] % 256 == 0 else (pixels.shape[-1], np.float64)
+    rows = pixels.reshape(*pixels.shape[:2], -1, row).astype(wide_enough)
+    sums, squares = np.vecdot(rows, np.ones(row, wide_enough)), np.vecdot(rows, rows)
+    return sums.sum(axis=-1, dtype=np.int64), squares.sum(axis=-1, dtype=np.int64)
 
 
 def compute_statistics(shards: ShardSet, split: Split, scheduler: str | None = None) -> Statistics:
@@ -221,15 +220,15 @@ def _sum_split(shards: ShardSet, split: Split, sum_roots: RootSum, scheduler: st
 def write_stats(raw_dir: Path, stats_path: Path, scheduler: str | None = None) -> Statistics:
     """Compute the train split's statistics and write them as JSON; `scheduler` as in `map_tasks`."""
     stats = compute_statistics(open_shards(raw_dir), "train", scheduler)
-    write_json(stats_path, stats.model_dump(mode="json"))
+    write_json(stats_path, to_builtins(stats))
     return stats
 
 
 def load_stats(path: Path) -> Statistics:
     """Read data/stats.json. Raises InputError, naming the key that is wrong."""
     try:
-        return Statistics.model_validate_json(path.read_bytes())
+        return parse_json(path.read_bytes(), Statistics)
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error.strerror}: run `dvc repro`") from None
-    except ValidationError as error:
-        raise InputError(f"{path}: {describe(error)}: run `dvc repro`") from None
+    except ValueError as error:
+        raise InputError(f"{path}: {error}: run `dvc repro`") from None

@@ -78,7 +78,7 @@ def test_no_command_but_download_imports_torch(command, tiny_workspace):
 
 def test_importing_the_package_imports_nothing_heavy(workspace):
     done = workspace.run(
-        "python", "-c", "import sys, pipeline; assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)"
+        "python", "-c", "import sys, pipeline; assert not {'torch', 'numpy', 'msgspec'} & set(sys.modules)"
     )
     assert done.returncode == 0, done.stderr
 
@@ -88,7 +88,7 @@ def test_broken_params_are_one_line_and_nothing_is_written(tiny_workspace):
     before = sorted(path for path in tiny_workspace.path.rglob("*") if "__pycache__" not in path.parts)
     for command in ("download", "normalize", "report"):
         done = tiny_workspace.pipeline(command)
-        assert_fails(done, 2, "params.yaml: normalize.samples_per_shard: should be greater than or equal to 1, got 0")
+        assert_fails(done, 2, "params.yaml: normalize.samples_per_shard: should be a whole number >= 1, got 0")
         assert done.stderr.count("\n") == 1
     assert sorted(path for path in tiny_workspace.path.rglob("*") if "__pycache__" not in path.parts) == before
 

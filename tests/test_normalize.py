@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import to_builtins
 from PIL import Image
 from torchvision import transforms
 
@@ -23,7 +24,7 @@ RGB = ("red", "green", "blue")
 def make_params(**changes) -> NormalizeParams:
     custom = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)} if changes.get("scheme") == "custom" else {}
     defaults = {"scheme": "dataset", "mean": None, "std": None, "dtype": "float32", "samples_per_shard": 10_000}
-    return NormalizeParams.model_validate(defaults | custom | changes)
+    return NormalizeParams(**defaults | custom | changes)
 
 
 def torchvision_values(pixels, normalization):
@@ -151,7 +152,7 @@ def test_former_shards_are_replaced_and_never_written_into(run, tmp_path):
 
 @pytest.mark.parametrize("change", [{"dataset": "other"}, {"mean": {"gray": 0.5}}, {"std": {}}])
 def test_statistics_that_are_not_those_of_the_data_are_refused(change, tiny_raw, tmp_path):
-    stats = write_stats(tiny_raw, tmp_path / "stats.json").model_dump()
+    stats = to_builtins(write_stats(tiny_raw, tmp_path / "stats.json"))
     (tmp_path / "stats.json").write_text(json.dumps(stats | change))
     with pytest.raises(InputError, match=r"stats.json: (not the statistics of|.*should have the channels of mean)"):
         normalize_shards(tiny_raw, tmp_path / "stats.json", tmp_path / "shards", make_params())

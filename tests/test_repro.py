@@ -123,6 +123,6 @@ def test_after_a_run_stopped_by_broken_params_the_cache_gives_back_what_was_ther
     done = workspace.run("dvc", "repro")
     workspace.set_param("samples_per_shard: 0", "samples_per_shard: 10000")
     assert done.returncode != 0
-    assert "params.yaml: normalize.samples_per_shard: should be greater than or equal to 1, got 0" in done.stderr
+    assert "params.yaml: normalize.samples_per_shard: should be a whole number >= 1, got 0" in done.stderr
     assert workspace.repro() == set()
     assert workspace.pipeline("verify", "data/shards").returncode == 0

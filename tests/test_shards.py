@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import to_builtins
 
 from pipeline.datasets import DATASETS
 from pipeline.errors import CorruptDataError
 from pipeline.manifest import Manifest
+from pipeline.models import parse_json
 from pipeline.shards import ShardSet, hash_content, open_shards, split_range, verify_shards, write_shards
 
 
@@ -193,7 +195,7 @@ def test_labels_that_are_no_class_are_found_even_under_a_right_hash(tmp_path):
         image_shape=(3, 32, 32),
         samples_per_shard=9,
     )
-    (tmp_path / "manifest.json").write_text(make_manifest(splits).model_dump_json())
+    (tmp_path / "manifest.json").write_text(json.dumps(to_builtins(make_manifest(splits))))
     with pytest.raises(CorruptDataError, match=r"train/labels.*labels should be in \[0, 10\)") as caught:
         verify_shards(tmp_path)
     assert "test/labels" in str(caught.value)
@@ -205,11 +207,12 @@ def test_labels_that_are_no_class_are_found_even_under_a_right_hash(tmp_path):
         ({"format_version": 2}, "format_version: should be 1, got 2"),
         ({"dtype": "float64"}, "dtype: should be"),
         ({"unknown": 1}, "unknown: unknown key"),
-        ({"channels": ["red"]}, "channels should be as many as image_shape says"),
+        ({"channels": ["red"]}, "channels: should be as many as image_shape says"),
         ({"content_sha256": "0"}, "content_sha256: "),
-        ({"image_shape": [3, 32, 0]}, "image_shape.2: should be greater than or equal to 1, got 0"),
+        ({"image_shape": [3, 32, 0]}, "image_shape.2: should be a whole number >= 1, got 0"),
         ({"normalization": {"scheme": "unit", "mean": [0.0], "std": [1.0]}}, "a mean and a std for each channel"),
-        ({"splits": {}}, "splits should be train and test"),
+        ({"normalization": {"scheme": "z", "mean": [], "std": []}}, "normalization.scheme: should be 'dataset' or"),
+        ({"splits": {}}, "splits: should be train and test"),
     ],
 )
 def test_a_broken_manifest_is_named_with_the_key(change, message, shards_dir):
@@ -224,19 +227,17 @@ def test_a_broken_manifest_is_named_with_the_key(change, message, shards_dir):
 def test_a_shard_path_can_not_lead_out_of_the_set(shards_dir):
     path = shards_dir / "manifest.json"
     path.write_text(path.read_text().replace("test/images-00000", "test/../../images-00000"))
-    with pytest.raises(CorruptDataError, match=r"splits\.test\.shards\.0\.images\.path"):
+    with pytest.raises(CorruptDataError, match=r"splits\.\*\.shards\.0\.images\.path: should be a string matching"):
         open_shards(shards_dir)
 
 
 def test_samples_that_do_not_add_up_are_found(shards_dir):
     path = shards_dir / "manifest.json"
     path.write_text(path.read_text().replace('"samples": 12000', '"samples": 12001'))
-    with pytest.raises(
-        CorruptDataError, match="splits.test: |splits.train: samples is 12001, but the shards hold 12000: "
-    ):
+    with pytest.raises(CorruptDataError, match=r"splits\.\*\.samples: should be 12000, which is what the shards hold"):
         open_shards(shards_dir)
 
 
 def test_a_manifest_survives_json(synthetic_raw):
     manifest = open_shards(synthetic_raw).manifest
-    assert Manifest.model_validate_json(json.dumps(manifest.model_dump(mode="json"))) == manifest
+    assert parse_json(json.dumps(to_builtins(manifest)).encode(), Manifest) == manifest

@@ -3,6 +3,7 @@
 import ast
 import re
 import tomllib
+from typing import get_type_hints
 
 import pytest
 import yaml
@@ -97,7 +98,7 @@ def test_each_param_is_read_by_the_stage_that_lists_it():
     functions = {node.name: ast.unparse(node) for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
     for stage in STAGES:
         assert set(re.findall(r"params\.(\w+)", functions[stage])) == entries(stage, "params")
-    assert set().union(*(entries(stage, "params") for stage in STAGES)) == set(Params.model_fields)
+    assert set().union(*(entries(stage, "params") for stage in STAGES)) == set(Params.__struct_fields__)
 
 
 def test_every_dataset_is_pinned():
@@ -129,8 +130,8 @@ def test_the_commands_of_the_readme_exist():
 def test_the_readme_names_every_stage_param_and_output():
     for name in (*STAGES, *set().union(*(entries(stage, "outs", "metrics", "plots") for stage in STAGES))):
         assert f"`{name}`" in README, name
-    for section, field in Params.model_fields.items():
-        for key in getattr(field.annotation, "model_fields", [section]):
+    for section, model in get_type_hints(Params).items():
+        for key in getattr(model, "__struct_fields__", [section]):
             assert f"`{section}.{key}`" in README or f"`{key}`" in README
 
 
