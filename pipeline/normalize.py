@@ -12,7 +12,7 @@ from pipeline.errors import InputError
 from pipeline.files import replace_dir
 from pipeline.manifest import SPLITS, Dtype, Manifest, Normalization, Split, save_manifest
 from pipeline.shards import Array, Pixels, open_shards, write_shards
-from pipeline.stats import Statistics, load_stats
+from pipeline.stats import Statistics, read_statistics
 
 if TYPE_CHECKING:
     from pipeline.params import NormalizeParams
@@ -44,6 +44,12 @@ def choose_normalization(params: "NormalizeParams", stats: Statistics, channels:
             f"the images have {len(channels)} channels: {', '.join(channels)}"
         )
     return Normalization(scheme=params.scheme, mean=mean, std=std)
+
+
+def normalization_of(manifest: Manifest) -> Normalization:
+    """Return the normalization of a shard set; of one that was not normalized, the one that leaves pixels in [0, 1]."""
+    num_channels = len(manifest.channels)
+    return manifest.normalization or Normalization(scheme="unit", mean=(0.0,) * num_channels, std=(1.0,) * num_channels)
 
 
 def normalize_pixels(pixels: Pixels, normalization: Normalization, out: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -94,7 +100,7 @@ def normalize_shards(
             if start // params.samples_per_shard == (stop - 1) // params.samples_per_shard
         }
     )
-    stats = load_stats(stats_path)
+    stats = read_statistics(stats_path)
     if (stats.dataset, set(stats.mean)) != (raw.manifest.dataset, set(raw.manifest.channels)):
         raise InputError(f"{stats_path}: not the statistics of {raw_dir}: run `dvc repro --force stats`")
     normalization = choose_normalization(params, stats, raw.manifest.channels)

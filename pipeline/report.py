@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import CorruptDataError
 from pipeline.files import write_json, write_text
-from pipeline.manifest import SPLITS, Normalization, Shard, Split
-from pipeline.normalize import normalization_table
+from pipeline.manifest import SPLITS, Shard, Split
+from pipeline.normalize import normalization_of, normalization_table
 from pipeline.parallel import map_tasks
 from pipeline.shards import Array, Pixels, ShardSet, open_shards, verify_shards
 from pipeline.stats import Statistics, compute_statistics, sqrt_of_fraction
@@ -147,10 +147,7 @@ def _sum_pixels(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _table(shards: ShardSet) -> Array:
-    manifest = shards.manifest
-    num_channels = len(manifest.channels)
-    identity = Normalization(scheme="unit", mean=(0.0,) * num_channels, std=(1.0,) * num_channels)
-    return normalization_table(manifest.normalization or identity, manifest.dtype)
+    return normalization_table(normalization_of(shards.manifest), shards.manifest.dtype)
 
 
 def _figures_before(stats: Statistics) -> dict[str, ChannelFigures]:

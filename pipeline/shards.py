@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -171,10 +172,11 @@ class ShardSet:
             raise CorruptDataError(f"{self.dir / file.path}: expected SHA-256 {file.sha256}, got {sha256.hexdigest()}")
 
 
-def open_shards(shards_dir: Path) -> ShardSet:
+def open_shards(shards_dir: str | PathLike[str]) -> ShardSet:
     """Open a shard set by its manifest. Raises CorruptDataError where there is no whole one."""
+    path = Path(shards_dir)
     # Absolute, since the workers of a cluster run in folders of their own.
-    return ShardSet(shards_dir.absolute(), load_manifest(shards_dir))
+    return ShardSet(path.absolute(), load_manifest(path))
 
 
 def verify_shards(shards_dir: Path) -> ShardSet:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
 from math import isqrt
+from os import PathLike
 from pathlib import Path
 from typing import Self
 
@@ -224,7 +225,7 @@ def write_stats(raw_dir: Path, stats_path: Path, scheduler: str | None = None) -
     return stats
 
 
-def load_stats(path: Path) -> Statistics:
+def read_statistics(path: Path) -> Statistics:
     """Read data/stats.json. Raises InputError, naming the key that is wrong."""
     try:
         return parse_json(path.read_bytes(), Statistics)
@@ -232,3 +233,9 @@ def load_stats(path: Path) -> Statistics:
         raise InputError(f"{path}: can't be read: {error.strerror}: run `dvc repro`") from None
     except ValueError as error:
         raise InputError(f"{path}: {error}: run `dvc repro`") from None
+
+
+def load_stats(path: str | PathLike[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Read the mean and std of data/stats.json, by channel, as `transforms.Normalize` takes them. Raises InputError."""
+    stats = read_statistics(Path(path))
+    return tuple(stats.mean.values()), tuple(stats.std.values())

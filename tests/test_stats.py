@@ -17,6 +17,7 @@ from pipeline.stats import (
     ChannelSums,
     compute_statistics,
     load_stats,
+    read_statistics,
     sqrt_of_fraction,
     sum_channels,
     sum_roots_exact,
@@ -138,7 +139,9 @@ def test_stats_json_is_that_of_the_train_split_alone(synthetic_raw, tmp_path):
         assert stats.std[name] == pytest.approx(pixels.std(), rel=1e-12)
         assert stats.std_per_image[name] == pytest.approx(pixels.std(axis=(1, 2)).mean(), rel=1e-12)
         assert (stats.min[name], stats.max[name]) == (pixels.min(), pixels.max())
-    assert load_stats(tmp_path / "stats.json") == stats
+    assert read_statistics(tmp_path / "stats.json") == stats
+    mean, std = load_stats(str(tmp_path / "stats.json"))
+    assert (mean, std) == (tuple(stats.mean.values()), tuple(stats.std.values()))
     written = json.loads((tmp_path / "stats.json").read_bytes())
     assert written == to_builtins(stats)
     assert list(written["mean"]) == list(written["std"]) == ["red", "green", "blue"]

@@ -1,0 +1,113 @@
+"""One shuffled epoch of the train split in batches of 256 float32 tensors: what each way of reading gives, in samples/s.
+
+All in one process, in turn; prints JSON. `python benchmarks/epoch.py ROUNDS`, where data/shards are.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+BATCH_SIZE = 256
+
+
+def first_batch_seconds() -> float:
+    """From `import torch` being done to the first batch, in a fresh process."""
+    start = time.perf_counter()
+    from pipeline import ShardDataset
+
+    next(iter(DataLoader(ShardDataset("data/shards"), BATCH_SIZE, shuffle=True)))
+    return time.perf_counter() - start
+
+
+def index_select():
+    """The limit: one tensor of everything, in memory."""
+    from pipeline import ShardDataset
+
+    images, labels = next(iter(DataLoader(ShardDataset("data/shards"), 50_000)))
+
+    def batches():
+        for indices in torch.randperm(len(images)).split(BATCH_SIZE):
+            yield images.index_select(0, indices), labels.index_select(0, indices)
+
+    return batches
+
+
+def ours(*, preload):
+    from pipeline import ShardDataset
+
+    loader = DataLoader(ShardDataset("data/shards", preload=preload), BATCH_SIZE, shuffle=True)
+    return lambda: loader
+
+
+def torchvision():
+    from contenders import dataset
+
+    loader = DataLoader(dataset("train", normalize=True), BATCH_SIZE, shuffle=True)
+    return lambda: loader
+
+
+def ffcv():
+    from contenders import load, normalized
+    from ffcv.fields import IntField, NDArrayField
+    from ffcv.fields.decoders import IntDecoder, NDArrayDecoder
+    from ffcv.loader import Loader, OrderOption
+    from ffcv.transforms import Squeeze, ToTensor
+    from ffcv.writer import DatasetWriter
+
+    images, labels = normalized("train"), load("labels", "train")
+
+    class Pairs:
+        def __len__(self):
+            return len(images)
+
+        def __getitem__(self, index):
+            return images[index], int(labels[index])
+
+    fields = {"image": NDArrayField(images.dtype, (3, 32, 32)), "label": IntField()}
+    DatasetWriter("train.beton", fields, num_workers=1).from_indexed_dataset(Pairs())
+    pipelines = {"image": [NDArrayDecoder(), ToTensor()], "label": [IntDecoder(), ToTensor(), Squeeze()]}
+    order = OrderOption.RANDOM
+    loader = Loader("train.beton", BATCH_SIZE, num_workers=2, order=order, os_cache=True, pipelines=pipelines)
+    return lambda: loader
+
+
+def samples_per_second(batches, num_samples) -> float:
+    start, seen = time.perf_counter(), 0
+    for images, _ in batches():
+        seen += len(images)
+        if seen >= num_samples:
+            break
+    return seen / (time.perf_counter() - start)
+
+
+def main() -> None:
+    results = {"first_batch_seconds": first_batch_seconds(), "samples_per_second": {}, "failures": {}}
+    contenders = {}
+    for name, make in {
+        "index_select": index_select,
+        "ours, preload": lambda: ours(preload=True),
+        "ours, memory-mapped": lambda: ours(preload=False),
+        "ffcv": ffcv,
+        "torchvision": torchvision,
+    }.items():
+        try:
+            contenders[name] = make()
+            samples_per_second(contenders[name], BATCH_SIZE)  # warm
+        except Exception as error:  # noqa: BLE001 (whatever keeps an alternative from running is reported)
+            contenders.pop(name, None)
+            results["failures"][name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    for number in range(int(sys.argv[1]) + 1):
+        for name, batches in contenders.items():
+            rate = samples_per_second(batches, 5_000 if name == "torchvision" else 50_000)
+            if number:
+                results["samples_per_second"].setdefault(name, []).append(rate)
+    Path("train.beton").unlink(missing_ok=True)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Train a small CNN on the shards, and log how it goes: the stage `train` of dvc.yaml."""
+
+import csv
+
+import dvc.api
+import torch
+from dvclive import Live
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from torchvision import transforms
+
+from pipeline import ShardDataset
+
+
+def make_model(num_classes: int) -> nn.Sequential:
+    def block(num_in: int, num_out: int) -> nn.Sequential:
+        convolution = nn.Conv2d(num_in, num_out, 3, padding=1, bias=False)
+        return nn.Sequential(convolution, nn.BatchNorm2d(num_out), nn.ReLU())
+
+    return nn.Sequential(
+        block(3, 32),
+        nn.MaxPool2d(2),  # 16 x 16
+        block(32, 64),
+        nn.MaxPool2d(2),  # 8 x 8
+        block(64, 128),
+        block(128, 128),
+        nn.MaxPool2d(2),  # 4 x 4
+        block(128, 128),
+        nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(),
+        nn.Linear(128, num_classes),
+    )
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, test: ShardDataset) -> list[int]:
+    model.eval()
+    return torch.cat([model(images).argmax(dim=1) for images, _ in DataLoader(test, batch_size=500)]).tolist()
+
+
+def main() -> None:
+    params = dvc.api.params_show()
+    torch.manual_seed(params["seed"])
+    augment = transforms.Compose([transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()])
+    train = ShardDataset("data/shards", "train", transform=augment)
+    test = ShardDataset("data/shards", "test")
+    loader = DataLoader(train, batch_size=params["batch_size"], shuffle=True, drop_last=True)
+
+    model = make_model(len(train.classes))
+    optimizer = torch.optim.SGD(model.parameters(), lr=params["lr"], momentum=0.9, nesterov=True, weight_decay=5e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, params["lr"], total_steps=params["epochs"] * len(loader))
+
+    with Live("dvclive", save_dvc_exp=False, dvcyaml=None) as live:
+        for _ in range(params["epochs"]):
+            model.train()
+            total_loss = 0.0
+            for images, labels in loader:
+                loss = F.cross_entropy(model(images), labels, label_smoothing=0.1)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                total_loss += loss.item()
+            predicted = predict(model, test)
+            num_right = sum(map(int.__eq__, predicted, test.targets))
+            live.log_metric("train/loss", total_loss / len(loader))
+            live.log_metric("test/accuracy", num_right / len(test))
+            live.next_step()
+
+    torch.save(model.state_dict(), "model.pt")
+    with open("confusion.csv", "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["actual", "predicted"])
+        rows.writerows((test.classes[a], test.classes[p]) for a, p in zip(test.targets, predicted, strict=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""`ShardDataset`: a split of a shard set, for torch's DataLoader."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate
+from math import prod
+from operator import index as as_index
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+from torch.utils.data._utils.collate import collate, default_collate_fn_map
+
+from pipeline.errors import InputError
+from pipeline.manifest import SPLITS, Split
+from pipeline.normalize import normalization_of, normalize_pixels
+from pipeline.shards import Array, little_endian, open_shards
+
+Verify = Literal["size", "hash"]
+
+
+class ShardDataset(Dataset):  # type: ignore[misc] (torch's types are not read)
+    """A split as (image, label) pairs: float32 (C, H, W), normalized, and the class index, an int.
+
+    Sample i is that of torchvision's dataset with `ToTensor()` and `Normalize(mean, std)`, bit for bit, where the shards
+    are float32 or uint8; float16 ones are rounded to it. Shards that were not normalized, such as data/raw, give values in
+    [0, 1].
+
+    `transform` and `target_transform` are called with each image and each label, as in torchvision.
+
+    Images are read from memory-mapped files, or, with `preload`, from a copy in RAM. A pickled dataset is its path and
+    settings, so that a worker that is spawned opens the files for itself.
+
+    `verify` says what is compared with the manifest at once: "size", that the split's files are there, of the right size,
+    dtype and shape; "hash", each byte; None, nothing: a shard's size is compared when it is first read.
+
+    Raises CorruptDataError, which names the file, and InputError for a split or a `verify` that does not exist.
+    """
+
+    def __init__(
+        self,
+        shards_dir: str | PathLike[str],
+        split: Split = "train",
+        *,
+        transform: Callable[[torch.Tensor], Any] | None = None,
+        target_transform: Callable[[int], Any] | None = None,
+        preload: bool = False,
+        verify: Verify | None = "size",
+    ) -> None:
+        for name, value, allowed in (("split", split, get_args(Split)), ("verify", verify, (*get_args(Verify), None))):
+            if value not in allowed:
+                raise InputError(f"{name}: should be one of {', '.join(map(repr, allowed))}, got {value!r}")
+        self.split = split
+        self.transform = transform
+        self.target_transform = target_transform
+        self._preload = preload
+        self._shards = shards = open_shards(Path(shards_dir))
+        if verify == "hash":
+            others = [shard for other in SPLITS if other != split for shard in shards.shards(other)]
+            shards.verify(but={file for shard in others for file in (shard.images, shard.labels)})
+        self._normalization = normalization_of(shards.manifest)
+        self._labels = shards.labels(split)
+        stops = list(accumulate(shard.samples for shard in shards.shards(split)))
+        self._starts = np.array([0, *stops[:-1]])
+        # A shard's images and, one after the other, their bytes: mapped when first read.
+        self._images: list[Array | None] = [None] * len(stops)
+        self._bytes: list[memoryview] = [memoryview(b"")] * len(stops)
+        if verify or preload:
+            for number in range(len(stops)):
+                self._map(number)
+        self._in_memory: torch.Tensor | None = None
+        if preload:
+            self._in_memory = torch.from_numpy(np.concatenate([image for image in self._images if image is not None]))
+            self._unmap()
+
+    @property
+    def classes(self) -> list[str]:
+        return list(self._shards.manifest.classes)
+
+    @property
+    def class_to_idx(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.classes)}
+
+    @property
+    def targets(self) -> list[int]:
+        """The class index of each sample."""
+        return self._labels.tolist()
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """The mean that was subtracted, by channel, of pixels scaled to [0, 1]."""
+        return self._normalization.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """The std that was divided by, by channel, of pixels scaled to [0, 1]."""
+        return self._normalization.std
+
+    def denormalize(self, images: torch.Tensor) -> torch.Tensor:
+        """Bring images, (..., C, H, W), back to pixels scaled to [0, 1], but for rounding."""
+        mean, std = (torch.tensor(values).reshape(-1, 1, 1).to(images) for values in (self.mean, self.std))
+        return images * std + mean
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        image, label = self.__getitems__([as_index(index)])[0]
+        return image, label
+
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[tuple[Any, Any]]:
+        """Read a batch at once, which a DataLoader does where the dataset can."""
+        numbers = np.asarray(indices, np.int64)
+        wrong = numbers[(numbers < -len(self)) | (numbers >= len(self))]
+        if len(wrong):
+            raise IndexError(f"index {wrong[0]} is out of range for {len(self):,} samples")
+        numbers = numbers % len(self)
+        batch = _Batch(self._read(numbers), torch.from_numpy(self._labels[numbers]))
+        if not (self.transform or self.target_transform):
+            return batch
+        transform, target_transform = self.transform or _same, self.target_transform or _same
+        return [(transform(image), target_transform(label)) for image, label in batch]
+
+    def close(self) -> None:
+        """Let go of the files, which Windows can't replace while they are mapped. Nothing can be read any more."""
+        self._unmap()
+        self._in_memory = None
+        self._labels = self._labels[:0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Callable[[], "ShardDataset"], tuple[()]]:
+        # What was verified once is not verified by each worker.
+        settings = {"transform": self.transform, "target_transform": self.target_transform, "preload": self._preload}
+        return partial(ShardDataset, self._shards.dir, self.split, verify=None, **settings), ()
+
+    def _read(self, indices: NDArray[np.int64]) -> torch.Tensor:
+        """Read images into a fresh tensor, (n, C, H, W) float32."""
+        if self._in_memory is not None:
+            images = self._in_memory.index_select(0, torch.from_numpy(indices))
+            return images if images.dtype == torch.float32 else torch.from_numpy(self._to_float32(images.numpy()))
+        manifest = self._shards.manifest
+        stored = np.empty((len(indices), *manifest.image_shape), little_endian(manifest.dtype))
+        size = stored.itemsize * prod(manifest.image_shape)
+        # Slices of bytes are copied twice as fast as numpy or torch gathers rows of several arrays.
+        target, sources = memoryview(stored).cast("B"), self._bytes
+        shard_numbers = np.searchsorted(self._starts, indices, side="right") - 1
+        offsets = (indices - self._starts[shard_numbers]) * size
+        for number in np.unique(shard_numbers).tolist():
+            self._map(number)
+        place = 0
+        for number, offset in zip(shard_numbers.tolist(), offsets.tolist(), strict=True):
+            target[place : place + size] = sources[number][offset : offset + size]
+            place += size
+        return torch.from_numpy(self._to_float32(stored))
+
+    def _to_float32(self, images: Array) -> NDArray[np.float32]:
+        if images.dtype == np.uint8:
+            return normalize_pixels(images, self._normalization, np.empty(images.shape, np.float32))
+        return images.astype(np.float32, copy=False)
+
+    def _map(self, number: int) -> None:
+        if self._images[number] is None:
+            images = self._shards.images(self._shards.shards(self.split)[number])
+            self._images[number], self._bytes[number] = images, memoryview(images).cast("B")
+
+    def _unmap(self) -> None:
+        self._bytes = [memoryview(b"")] * len(self._bytes)
+        self._images = [None] * len(self._images)
+
+
+class _Sample(tuple[torch.Tensor, int]):
+    """A pair that `default_collate` knows to be one of a `_Batch`."""
+
+    __slots__ = ()
+
+
+class _Batch(Sequence[_Sample]):
+    """Samples that lie in two tensors: `default_collate` gives these, where it would stack images one by one."""
+
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        self.images = images
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 (a slice too)
+        return _Sample((self.images[index], int(self.labels[index])))
+
+
+def _collate(batch: Sequence[_Sample], *, collate_fn_map: dict[Any, Any] | None = None) -> list[torch.Tensor]:
+    if isinstance(batch, _Batch):
+        return [batch.images, batch.labels]
+    return [collate(column, collate_fn_map=collate_fn_map) for column in zip(*batch, strict=True)]
+
+
+default_collate_fn_map[_Sample] = _collate
+
+
+def _same(value: Any) -> Any:  # noqa: ANN401
+    return value

@@ -1,0 +1,203 @@
+"""What other repositories do with the shards: real commands between repositories on disk."""
+
+import json
+import os
+import shutil
+import sys
+
+import boto3
+import pytest
+import yaml
+from moto.server import ThreadedMotoServer
+
+from tests.conftest import REPOSITORY, Workspace, make_workspace
+
+READ = (
+    "from pipeline import ShardDataset; d = ShardDataset({!r}); print(len(d), d[0][0].dtype, d._shards.manifest.dtype)"
+)
+
+
+def check(done):
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def commit(workspace, message, tag):
+    for command in (
+        ["git", "add", "--all"],
+        ["git", "commit", "--quiet", "--message", message],
+        ["git", "tag", "--annotate", tag, "--message", message],
+        ["dvc", "push", "--quiet"],
+    ):
+        check(workspace.run(*command))
+
+
+@pytest.fixture(scope="module")
+def upstream(tiny, tmp_path_factory) -> Workspace:
+    """A repository that has released v1, float32, and v2, uint8, of the tiny dataset."""
+    folder = tmp_path_factory.mktemp("upstream")
+    workspace = make_workspace(folder / "cifar-pipeline")
+    tiny.install_reader(workspace.path)
+    facts_path = workspace.path / "pipeline/datasets.py"
+    facts_path.write_text(f"{facts_path.read_text()}\nDATASETS['tiny'] = {tiny.facts()!r}\n")
+    workspace.set_param("dataset: cifar10", "dataset: tiny")
+    source = str(tiny.write_files(folder / "source"))
+    workspace.repro(PIPELINE_SOURCE=source)
+    commit(workspace, "Release the tiny dataset as float32", "v1")
+    workspace.set_param("dtype: float32", "dtype: uint8")
+    workspace.repro(PIPELINE_SOURCE=source)
+    commit(workspace, "Release the tiny dataset as uint8", "v2")
+    return workspace
+
+
+@pytest.fixture
+def downstream(tmp_path) -> Workspace:
+    return make_repository(tmp_path / "training")
+
+
+def make_repository(path) -> Workspace:
+    path.mkdir()
+    workspace = Workspace(path)
+    for command in (
+        ["git", "init", "--quiet"],
+        ["git", "config", "user.name", "Test"],
+        ["git", "config", "user.email", "test@example.com"],
+        ["dvc", "init", "--quiet"],
+        ["dvc", "config", "core.analytics", "false"],
+    ):
+        check(workspace.run(*command))
+    return workspace
+
+
+def read_shards(workspace, path="data/shards"):
+    return check(workspace.run("python", "-c", READ.format(path), PYTHONPATH=str(REPOSITORY))).strip()
+
+
+def test_dvc_import_pins_a_version_and_dvc_update_moves_to_another(upstream, downstream):
+    (downstream.path / "data").mkdir()
+    check(downstream.run("dvc", "import", upstream.path, "data/shards", "--rev", "v1", "--out", "data/shards"))
+    assert read_shards(downstream) == "100 torch.float32 float32"
+    (dep,) = yaml.safe_load((downstream.path / "data/shards.dvc").read_text())["deps"]
+    v1 = check(upstream.run("git", "rev-parse", "v1^{commit}")).strip()
+    assert (dep["repo"]["rev"], dep["repo"]["rev_lock"]) == ("v1", v1)
+    check(downstream.run("dvc", "update", "data/shards.dvc", "--rev", "v2"))
+    assert read_shards(downstream) == "100 torch.float32 uint8"
+    shutil.rmtree(downstream.path / "data/shards")
+    shutil.rmtree(downstream.path / ".dvc/cache")
+    check(downstream.run("dvc", "pull"))
+    assert read_shards(downstream) == "100 torch.float32 uint8"
+
+
+def test_dvc_get_takes_a_split_or_a_file(upstream, downstream):
+    for path, rev in (("data/shards/test", "v1"), ("data/shards/manifest.json", "v2"), ("data/stats.json", "v1")):
+        check(downstream.run("dvc", "get", upstream.path, path, "--rev", rev))
+    assert sorted(path.name for path in (downstream.path / "test").iterdir()) == [
+        "images-00000-of-00001.npy",
+        "labels-00000-of-00001.npy",
+    ]
+    assert json.loads((downstream.path / "manifest.json").read_bytes())["dtype"] == "uint8"
+    assert json.loads((downstream.path / "stats.json").read_bytes())["images"] == 100
+
+
+def test_dvc_api_and_its_file_system_read_a_version_without_a_checkout(upstream, downstream):
+    program = (
+        "import io, json, sys, dvc.api, numpy as np\n"
+        "repo = sys.argv[1]\n"
+        "manifest = json.loads(dvc.api.read('data/shards/manifest.json', repo=repo, rev='v1'))\n"
+        "fs = dvc.api.DVCFileSystem(repo, rev='v1')\n"
+        "shard = manifest['splits']['test']['shards'][0]['images']['path']\n"
+        "images = np.load(io.BytesIO(fs.read_bytes(f'data/shards/{shard}')))\n"
+        "fs.get('data/shards', 'shards', recursive=True)\n"
+        "print(manifest['dtype'], images.dtype, images.shape)\n"
+    )
+    assert check(downstream.run("python", "-c", program, upstream.path)) == "float32 float32 (20, 3, 32, 32)\n"
+    assert read_shards(downstream, "shards") == "100 torch.float32 float32"
+
+
+def test_git_alone_has_the_statistics_of_every_version(upstream):
+    shown = check(upstream.run("git", "show", "v1:data/stats.json"))
+    assert shown == (upstream.path / "data/stats.json").read_text()
+
+
+def test_a_plain_copy_is_a_whole_shard_set(upstream, downstream):
+    shutil.copytree(upstream.path / "data/shards", downstream.path / "copied")
+    assert read_shards(downstream, "copied") == "100 torch.float32 uint8"
+    check(downstream.run("python", "-m", "pipeline", "verify", "copied", PYTHONPATH=str(REPOSITORY)))
+
+
+def test_a_clone_pulls_what_was_pushed_and_the_remote_is_proved_whole(upstream):
+    clone = Workspace(upstream.path.parent / "clone")
+    check(upstream.run("git", "clone", "--quiet", upstream.path, clone.path))
+    check(clone.run("dvc", "pull"))
+    check(clone.pipeline("verify", "data/shards"))
+    assert clone.repro() == set()
+    in_sync = ("dvc", "status", "--cloud", "--all-tags")
+    assert "in sync" in check(upstream.run(*in_sync))
+    assert "Not in remote" not in check(clone.run("dvc", "data", "status", "--not-in-remote"))
+    # One object of the remote is lost: both say so, and a push brings it back.
+    (stored,) = (
+        path for path in upstream.path.parent.glob("cifar-pipeline-storage/files/md5/*/*") if is_manifest(path)
+    )
+    stored.unlink()
+    assert "in sync" not in check(upstream.run(*in_sync))
+    check(upstream.run("dvc", "push", "--all-tags"))
+    assert "in sync" in check(upstream.run(*in_sync))
+
+
+def is_manifest(path):
+    with path.open("rb") as file:
+        start = file.read(4096)
+    return b'"format_version"' in start and b'"dtype": "uint8"' in start and b'"normalization": {' in path.read_bytes()
+
+
+def test_push_and_pull_speak_s3(upstream, tmp_path):
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+        endpoint = f"http://{host}:{port}"
+        client = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            region_name="us-east-1",
+        )
+        client.create_bucket(Bucket="bucket")
+        clones = []
+        for name in ("pushing", "pulling"):
+            clone = Workspace(tmp_path / name)
+            check(upstream.run("git", "clone", "--quiet", upstream.path, clone.path))
+            check(clone.run("dvc", "remote", "modify", "--local", "storage", "url", "s3://bucket/cifar-pipeline"))
+            check(clone.run("dvc", "remote", "modify", "--local", "storage", "endpointurl", endpoint))
+            clones.append(clone)
+        pushing, pulling = clones
+        shutil.copytree(upstream.path / ".dvc/cache", pushing.path / ".dvc/cache")
+        check(pushing.run("dvc", "push", **keys))
+        assert client.list_objects_v2(Bucket="bucket")["KeyCount"] > 10
+        check(pulling.run("dvc", "pull", **keys))
+        check(pulling.pipeline("verify", "data/shards"))
+        assert "in sync" in check(pulling.run("dvc", "status", "--cloud", **keys))
+    finally:
+        server.stop()
+
+
+def test_the_example_trains_on_imported_shards_and_beats_chance(tmp_path):
+    upstream = make_workspace(tmp_path / "cifar-pipeline")
+    upstream.set_param("dataset: cifar10", "dataset: synthetic")
+    upstream.set_param("dtype: float32", "dtype: uint8")
+    upstream.repro()
+    commit(upstream, "Release the synthetic dataset", "v1")
+    training = make_repository(tmp_path / "training")
+    shutil.copytree(REPOSITORY / "examples/train", training.path, dirs_exist_ok=True)
+    (training.path / "data").mkdir()
+    check(training.run("dvc", "import", upstream.path, "data/shards", "--rev", "v1", "--out", "data/shards"))
+    training.set_param("epochs: 8", "epochs: 1")
+    check(training.run("dvc", "repro", PYTHONPATH=str(REPOSITORY)))
+    metrics = json.loads(check(training.run("dvc", "metrics", "show", "--json")))[""]["data"]["dvclive/metrics.json"]
+    assert metrics["data"]["test"]["accuracy"] > 0.5  # of ten classes
+    check(training.run("dvc", "plots", "show"))
+    page = (training.path / "dvc_plots/index.html").read_text()
+    assert "Test samples by class" in page
+    assert "accuracy" in page
