@@ -1,4 +1,4 @@
-"""One shuffled epoch of the train split in batches of 256 float32 tensors: what each way of reading gives, in samples/s.
+"""One shuffled epoch of the train split in batches of 256 float32 tensors: samples/s of each way of reading.
 
 All in one process, in turn; prints JSON. `python benchmarks/epoch.py ROUNDS`, where data/shards are.
 """

@@ -23,20 +23,19 @@ from pipeline.shards import Array, little_endian, open_shards
 Verify = Literal["size", "hash"]
 
 
-class ShardDataset(Dataset):  # type: ignore[misc] (torch's types are not read)
+class ShardDataset(Dataset):  # type: ignore[misc]  # torch's types are not read
     """A split as (image, label) pairs: float32 (C, H, W), normalized, and the class index, an int.
 
-    Sample i is that of torchvision's dataset with `ToTensor()` and `Normalize(mean, std)`, bit for bit, where the shards
-    are float32 or uint8; float16 ones are rounded to it. Shards that were not normalized, such as data/raw, give values in
-    [0, 1].
+    Where the shards are float32 or uint8, sample i is that of torchvision's dataset with `ToTensor()` and
+    `Normalize(mean, std)`, bit for bit; float16 ones are rounded. Those of data/raw, not normalized, are in [0, 1].
 
     `transform` and `target_transform` are called with each image and each label, as in torchvision.
 
     Images are read from memory-mapped files, or, with `preload`, from a copy in RAM. A pickled dataset is its path and
     settings, so that a worker that is spawned opens the files for itself.
 
-    `verify` says what is compared with the manifest at once: "size", that the split's files are there, of the right size,
-    dtype and shape; "hash", each byte; None, nothing: a shard's size is compared when it is first read.
+    `verify` says what of the split's files is compared with the manifest at once: "size", their size, dtype and shape;
+    "hash", each byte; None, nothing: a shard's size is compared when it is first read.
 
     Raises CorruptDataError, which names the file, and InputError for a split or a `verify` that does not exist.
     """
@@ -66,16 +65,13 @@ class ShardDataset(Dataset):  # type: ignore[misc] (torch's types are not read)
         self._labels = shards.labels(split)
         stops = list(accumulate(shard.samples for shard in shards.shards(split)))
         self._starts = np.array([0, *stops[:-1]])
-        # A shard's images and, one after the other, their bytes: mapped when first read.
-        self._images: list[Array | None] = [None] * len(stops)
-        self._bytes: list[memoryview] = [memoryview(b"")] * len(stops)
-        if verify or preload:
+        self._in_memory: torch.Tensor | None = None
+        self._mapped: list[memoryview | None] = [None] * len(stops)  # the bytes of each shard's images
+        if preload:
+            self._in_memory = torch.from_numpy(np.concatenate([shards.images(it) for it in shards.shards(split)]))
+        elif verify:
             for number in range(len(stops)):
                 self._map(number)
-        self._in_memory: torch.Tensor | None = None
-        if preload:
-            self._in_memory = torch.from_numpy(np.concatenate([image for image in self._images if image is not None]))
-            self._unmap()
 
     @property
     def classes(self) -> list[str]:
@@ -88,7 +84,8 @@ class ShardDataset(Dataset):  # type: ignore[misc] (torch's types are not read)
     @property
     def targets(self) -> list[int]:
         """The class index of each sample."""
-        return self._labels.tolist()
+        targets: list[int] = self._labels.tolist()
+        return targets
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -127,8 +124,8 @@ class ShardDataset(Dataset):  # type: ignore[misc] (torch's types are not read)
 
     def close(self) -> None:
         """Let go of the files, which Windows can't replace while they are mapped. Nothing can be read any more."""
-        self._unmap()
         self._in_memory = None
+        self._mapped = []
         self._labels = self._labels[:0]
 
     def __enter__(self) -> Self:
@@ -139,8 +136,16 @@ class ShardDataset(Dataset):  # type: ignore[misc] (torch's types are not read)
 
     def __reduce__(self) -> tuple[Callable[[], "ShardDataset"], tuple[()]]:
         # What was verified once is not verified by each worker.
-        settings = {"transform": self.transform, "target_transform": self.target_transform, "preload": self._preload}
-        return partial(ShardDataset, self._shards.dir, self.split, verify=None, **settings), ()
+        reopen = partial(
+            ShardDataset,
+            self._shards.dir,
+            self.split,
+            transform=self.transform,
+            target_transform=self.target_transform,
+            preload=self._preload,
+            verify=None,
+        )
+        return reopen, ()
 
     def _read(self, indices: NDArray[np.int64]) -> torch.Tensor:
         """Read images into a fresh tensor, (n, C, H, W) float32."""
@@ -151,14 +156,13 @@ class ShardDataset(Dataset):  # type: ignore[misc] (torch's types are not read)
         stored = np.empty((len(indices), *manifest.image_shape), little_endian(manifest.dtype))
         size = stored.itemsize * prod(manifest.image_shape)
         # Slices of bytes are copied twice as fast as numpy or torch gathers rows of several arrays.
-        target, sources = memoryview(stored).cast("B"), self._bytes
+        target = stored.data.cast("B")
         shard_numbers = np.searchsorted(self._starts, indices, side="right") - 1
         offsets = (indices - self._starts[shard_numbers]) * size
-        for number in np.unique(shard_numbers).tolist():
-            self._map(number)
         place = 0
         for number, offset in zip(shard_numbers.tolist(), offsets.tolist(), strict=True):
-            target[place : place + size] = sources[number][offset : offset + size]
+            source = self._mapped[number] or self._map(number)
+            target[place : place + size] = source[offset : offset + size]
             place += size
         return torch.from_numpy(self._to_float32(stored))
 
@@ -167,14 +171,10 @@ class ShardDataset(Dataset):  # type: ignore[misc] (torch's types are not read)
             return normalize_pixels(images, self._normalization, np.empty(images.shape, np.float32))
         return images.astype(np.float32, copy=False)
 
-    def _map(self, number: int) -> None:
-        if self._images[number] is None:
-            images = self._shards.images(self._shards.shards(self.split)[number])
-            self._images[number], self._bytes[number] = images, memoryview(images).cast("B")
-
-    def _unmap(self) -> None:
-        self._bytes = [memoryview(b"")] * len(self._bytes)
-        self._images = [None] * len(self._images)
+    def _map(self, number: int) -> memoryview:
+        mapped = self._shards.images(self._shards.shards(self.split)[number]).data.cast("B")
+        self._mapped[number] = mapped
+        return mapped
 
 
 class _Sample(tuple[torch.Tensor, int]):

@@ -2,6 +2,7 @@ import importlib
 import pickle
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def test_inside_the_datasets_and_samplers_of_torch(root):
         return [
             (image, int(label))
             for images, labels in DataLoader(dataset, 7, **kwargs)
-            for image, label in zip(images, labels)
+            for image, label in zip(images, labels, strict=True)
         ]
 
     def same(samples, expected):
@@ -198,7 +199,7 @@ def test_what_is_closed_can_be_replaced_and_not_be_read(root, tmp_path):
         with pytest.raises(IndexError):
             dataset[0]
         assert torch.equal(batch[0], image)
-        assert str(tmp_path) not in open("/proc/self/maps").read()
+        assert str(tmp_path) not in Path("/proc/self/maps").read_text()
 
 
 @pytest.mark.parametrize("verify", ["size", "hash"])

@@ -1,12 +1,13 @@
 """Train a small CNN on the shards, and log how it goes: the stage `train` of dvc.yaml."""
 
 import csv
+from pathlib import Path
 
 import dvc.api
 import torch
 from dvclive import Live
 from torch import nn
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
@@ -56,7 +57,7 @@ def main() -> None:
             model.train()
             total_loss = 0.0
             for images, labels in loader:
-                loss = F.cross_entropy(model(images), labels, label_smoothing=0.1)
+                loss = cross_entropy(model(images), labels, label_smoothing=0.1)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -69,7 +70,7 @@ def main() -> None:
             live.next_step()
 
     torch.save(model.state_dict(), "model.pt")
-    with open("confusion.csv", "w", newline="", encoding="utf-8") as file:
+    with Path("confusion.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["actual", "predicted"])
         rows.writerows((test.classes[a], test.classes[p]) for a, p in zip(test.targets, predicted, strict=True))
