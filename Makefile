@@ -30,7 +30,8 @@ check: .venv/installed-check  ## Check format, lint and types
 bench: .venv/installed-bench  ## Measure the stages beside their limits and their alternatives
 	-.venv/bin/python -m pip install --quiet --constraint constraints.txt "ffcv>=1.0"
 	-.venv/bin/python -m pip install --quiet --no-deps --target build/bench/huggingface --upgrade \
-	  "datasets>=5" "huggingface_hub>=1" anyio "dill<0.4" h11 httpcore httpx multiprocess pandas pyarrow xxhash
+	  "datasets>=5" "huggingface_hub>=1" anyio "dill<0.4" h11 httpcore httpcore2 httpx httpx2 multiprocess pandas pyarrow \
+	  truststore xxhash
 	HUGGINGFACE_DIR=$(CURDIR)/build/bench/huggingface .venv/bin/python -m benchmarks.run
 
 clean:  ## Remove what the commands above made, but not data/

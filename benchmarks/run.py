@@ -149,6 +149,12 @@ def compare(folder: Path) -> dict[str, list[Contender]]:
     return results
 
 
+def read_epochs(folder: Path) -> dict[str, dict]:
+    command = [sys.executable, str((HERE / "epoch.py").absolute()), str(ROUNDS)]
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def scale_up() -> dict[str, list[Contender]]:
     folders = {scale: make_folder(f"x{scale}", None, scale) for scale in SCALES}
     results = {}
@@ -160,7 +166,9 @@ def scale_up() -> dict[str, list[Contender]]:
     return results
 
 
-def render(dataset: str, compared: dict[str, list[Contender]], scaled: dict[str, list[Contender]]) -> str:
+def render(
+    dataset: str, compared: dict[str, list[Contender]], epochs: dict[str, dict], scaled: dict[str, list[Contender]]
+) -> str:
     lines = [
         "# Benchmarks",
         "",
@@ -186,6 +194,17 @@ def render(dataset: str, compared: dict[str, list[Contender]], scaled: dict[str,
                 spread = f"{min(it.seconds):.2f} to {max(it.seconds):.2f}"
                 own = max(0.0, statistics.median(it.own_mb) - base)
                 lines.append(f"| {it.name} | {it.median:.2f} | {spread} | {it.median / ours.median:.2f} | {own:,.0f} |")
+    lines += ["", "## One shuffled epoch of the train split, float32 tensors in batches of 256", ""]
+    lines += ["| | samples/s | over the limit |", "|---|--:|--:|"]
+    rates = {name: statistics.median(rates) for name, rates in epochs["samples_per_second"].items()}
+    for name, rate in rates.items():
+        lines.append(f"| {name} | {rate:,.0f} | {rate / rates['index_select']:.3f} |")
+    lines += [f"| {name} | did not run: {failure} | |" for name, failure in epochs["failures"].items()]
+    lines += [
+        "",
+        "All in one process, in turn, without workers. The limit is `index_select` on one tensor in memory. Once",
+        f"torch is imported, memory-mapped shards give the first batch in {epochs['first_batch_seconds']:.2f} s.",
+    ]
     lines += ["", "## As the data grow", "", "Generated sets of 1, 2, 4 and 8 times the size of CIFAR-10.", ""]
     lines += ["| | size | seconds | over 1x | own memory, MB |", "|---|--:|--:|--:|--:|"]
     for job, contenders in scaled.items():
@@ -219,15 +238,16 @@ def main() -> None:
     raw_dir = RAW_DIR.absolute() if (RAW_DIR / "manifest.json").exists() else None
     folder = make_folder("compare", raw_dir)
     compared = compare(folder)
+    epochs = read_epochs(folder)
     shutil.rmtree(folder)
     scaled = scale_up()
     dataset = json.loads((raw_dir / "manifest.json").read_bytes())["dataset"] if raw_dir else "generated data"
-    raw_numbers = {
+    raw_numbers = {"epochs": epochs} | {
         kind: {job: [it.numbers() for it in contenders] for job, contenders in of.items()}
         for kind, of in (("compared", compared), ("scaled", scaled))
     }
     (HERE / "results.json").write_text(json.dumps(raw_numbers, indent=1) + "\n", encoding="utf-8")
-    (HERE / "RESULTS.md").write_text(render(dataset, compared, scaled), encoding="utf-8")
+    (HERE / "RESULTS.md").write_text(render(dataset, compared, epochs, scaled), encoding="utf-8")
     plot(scaled, HERE / "scaling.svg")
 
 

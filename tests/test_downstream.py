@@ -194,7 +194,7 @@ def test_the_example_trains_on_imported_shards_and_beats_chance(tmp_path):
     shutil.copytree(REPOSITORY / "examples/train", training.path, dirs_exist_ok=True)
     (training.path / "data").mkdir()
     check(training.run("dvc", "import", upstream.path, "data/shards", "--rev", "v1", "--out", "data/shards"))
-    training.set_param("epochs: 8", "epochs: 1")
+    training.set_param("epochs: 4", "epochs: 1")
     check(training.run("git", "add", "--all"))
     check(training.run("git", "commit", "--quiet", "--message", "Train on v1"))
     check(training.run("dvc", "repro", PYTHONPATH=str(REPOSITORY)))

@@ -25,13 +25,10 @@ def make_model(num_classes: int) -> nn.Sequential:
         block(32, 64),
         nn.MaxPool2d(2),  # 8 x 8
         block(64, 128),
-        block(128, 128),
         nn.MaxPool2d(2),  # 4 x 4
-        block(128, 128),
-        nn.AdaptiveMaxPool2d(1),
         nn.Flatten(),
-        nn.Linear(128, num_classes),
-    )
+        nn.Linear(128 * 4 * 4, num_classes),
+    ).to(memory_format=torch.channels_last)  # a third faster on a CPU
 
 
 @torch.inference_mode()
