@@ -43,7 +43,7 @@ def _map_on_threads(function: Callable[[T], R], items: list[T], num_threads: int
 
     with ThreadPoolExecutor(num_threads) as pool:
         try:
-            for future in [pool.submit(work) for _ in range(num_threads)]:
+            for future in [pool.submit(work) for _ in items[:num_threads]]:
                 future.result()
         finally:
             stop.set()

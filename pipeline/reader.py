@@ -6,7 +6,6 @@ from functools import partial
 from math import gcd
 from operator import index as as_index
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -57,7 +56,7 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # torch's types are not read
         self.transform = transform
         self.target_transform = target_transform
         self._preload = preload
-        self._shards = shards = open_shards(Path(shards_dir))
+        self._shards = shards = open_shards(shards_dir)
         if verify == "hash":
             others = [shard for other in SPLITS if other != split for shard in shards.shards(other)]
             shards.verify(but={file for shard in others for file in (shard.images, shard.labels)})
