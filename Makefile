@@ -3,13 +3,16 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test demo check bench clean
+.PHONY: repro test soak demo check bench clean
 
 repro: .venv/installed  ## Run the pipeline: download, stats, normalize, report
 	.venv/bin/dvc repro
 
 test: .venv/installed-test  ## Run the tests, without network
 	.venv/bin/pytest
+
+soak: .venv/installed-test  ## Make thousands of faults, from a SEED, and print what came of them
+	.venv/bin/python -m tests.soak $(SEED)
 
 # A copy of its own, so that the workspace's params, lock and data stay as they are.
 demo: .venv/installed  ## Run the pipeline on generated data, without network, in build/demo

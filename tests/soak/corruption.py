@@ -1,0 +1,5 @@
+"""Faults of this kind."""
+
+from tests.soak import Experiment
+
+EXPERIMENTS: tuple[Experiment, ...] = ()
