@@ -6,7 +6,6 @@ way that suits each; what is written goes to out.
 
 import hashlib
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -236,6 +235,5 @@ def normalize_safetensors() -> None:
 
 
 if __name__ == "__main__":
-    shutil.rmtree(OUT_DIR, ignore_errors=True)
-    OUT_DIR.mkdir(parents=True)
+    OUT_DIR.mkdir(exist_ok=True)
     globals()["_".join(sys.argv[1:])]()

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline import synthetic
-from pipeline.cli import RAW_DIR
+from pipeline.cli import RAW_DIR, SHARDS_DIR
 from pipeline.download import write_raw
 from pipeline.shards import hash_content
 
@@ -61,6 +61,7 @@ class Contender:
     name: str
     command: list[str]
     folder: Path
+    out: Path = Path("out")
     seconds: list[float] = field(default_factory=list)
     own_mb: list[float] = field(default_factory=list)  # anonymous: not the page cache's
     failure: str | None = None
@@ -68,6 +69,8 @@ class Contender:
     def run(self, *, counted: bool = True) -> None:
         if self.failure:
             return
+        # What was written before is removed first, as DVC removes a stage's outs.
+        shutil.rmtree(self.folder / self.out, ignore_errors=True)
         start = time.perf_counter()
         with subprocess.Popen(
             self.command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -127,7 +130,7 @@ def make_folder(name: str, raw_dir: Path | None, scale: int = 1) -> Path:
 
 
 def stage(name: str, folder: Path, title: str = "ours") -> Contender:
-    return Contender(title, [sys.executable, "-m", "pipeline", name], folder)
+    return Contender(title, [sys.executable, "-m", "pipeline", name], folder, SHARDS_DIR)
 
 
 def bare(folder: Path) -> Contender:
