@@ -16,7 +16,9 @@ REPOSITORY = Path(__file__).parent.parent
 WORKSPACE_FILES = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml", "pipeline")
 
 # A proxy or a source meant for people must not reach the tests; the real dataset is found by tests/test_real_data.py.
-REAL_SOURCE = os.environ.pop("PIPELINE_SOURCE", None)
+if "PIPELINE_SOURCE" in os.environ:
+    os.environ["REAL_SOURCE"] = os.environ.pop("PIPELINE_SOURCE")
+REAL_SOURCE = os.environ.get("REAL_SOURCE")
 os.environ["NO_PROXY"] = "*"
 
 
@@ -83,6 +85,35 @@ def make_workspace(path: Path) -> Workspace:
     ):
         assert workspace.run(*command).returncode == 0
     return workspace
+
+
+def make_repository(path) -> Workspace:
+    path.mkdir()
+    workspace = Workspace(path)
+    for command in (
+        ["git", "init", "--quiet"],
+        ["git", "config", "user.name", "Test"],
+        ["git", "config", "user.email", "test@example.com"],
+        ["dvc", "init", "--quiet"],
+        ["dvc", "config", "core.analytics", "false"],
+    ):
+        check(workspace.run(*command))
+    return workspace
+
+
+def check(done):
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def commit(workspace, message, tag):
+    for command in (
+        ["git", "add", "--all"],
+        ["git", "commit", "--quiet", "--message", message],
+        ["git", "tag", "--annotate", tag, "--message", message],
+        ["dvc", "push", "--quiet"],
+    ):
+        check(workspace.run(*command))
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_each_command_prints_one_line(tiny_workspace):
 
 
 def test_the_python_of_the_readme_reads_the_shards_whatever_their_dtype(tiny_workspace):
-    snippets = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    training, *snippets = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
     tiny_workspace.pipeline("stats")
     tiny_workspace.pipeline("normalize")
     save = "import sys; np.save(sys.argv[1], {})\n"
@@ -50,6 +50,8 @@ def test_the_python_of_the_readme_reads_the_shards_whatever_their_dtype(tiny_wor
     tiny_workspace.pipeline("normalize")
     done = tiny_workspace.run("python", "-c", "".join(snippets) + save.format("values"), "uint8.npy")
     assert done.returncode == 0, done.stderr
+    done = tiny_workspace.run("python", "-c", training + "print([batch.dtype for batch in next(iter(loader))])")
+    assert done.stdout == "[torch.float32, torch.int64]\n", done.stderr
     assert (tiny_workspace.path / "uint8.npy").read_bytes() == (tiny_workspace.path / "float32.npy").read_bytes()
 
 

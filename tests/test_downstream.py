@@ -9,26 +9,11 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
-from tests.conftest import REPOSITORY, Workspace, make_workspace
+from tests.conftest import REPOSITORY, Workspace, check, commit, make_repository, make_workspace
 
 READ = (
     "from pipeline import ShardDataset; d = ShardDataset({!r}); print(len(d), d[0][0].dtype, d._shards.manifest.dtype)"
 )
-
-
-def check(done):
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def commit(workspace, message, tag):
-    for command in (
-        ["git", "add", "--all"],
-        ["git", "commit", "--quiet", "--message", message],
-        ["git", "tag", "--annotate", tag, "--message", message],
-        ["dvc", "push", "--quiet"],
-    ):
-        check(workspace.run(*command))
 
 
 @pytest.fixture(scope="module")
@@ -52,20 +37,6 @@ def upstream(tiny, tmp_path_factory) -> Workspace:
 @pytest.fixture
 def downstream(tmp_path) -> Workspace:
     return make_repository(tmp_path / "training")
-
-
-def make_repository(path) -> Workspace:
-    path.mkdir()
-    workspace = Workspace(path)
-    for command in (
-        ["git", "init", "--quiet"],
-        ["git", "config", "user.name", "Test"],
-        ["git", "config", "user.email", "test@example.com"],
-        ["dvc", "init", "--quiet"],
-        ["dvc", "config", "core.analytics", "false"],
-    ):
-        check(workspace.run(*command))
-    return workspace
 
 
 def read_shards(workspace, path="data/shards"):
@@ -182,25 +153,3 @@ def test_push_and_pull_speak_s3(upstream, tmp_path):
         assert "in sync" in check(pulling.run("dvc", "status", "--cloud", **keys))
     finally:
         server.stop()
-
-
-def test_the_example_trains_on_imported_shards_and_beats_chance(tmp_path):
-    upstream = make_workspace(tmp_path / "cifar-pipeline")
-    upstream.set_param("dataset: cifar10", "dataset: synthetic")
-    upstream.set_param("dtype: float32", "dtype: uint8")
-    upstream.repro()
-    commit(upstream, "Release the synthetic dataset", "v1")
-    training = make_repository(tmp_path / "training")
-    shutil.copytree(REPOSITORY / "examples/train", training.path, dirs_exist_ok=True)
-    (training.path / "data").mkdir()
-    check(training.run("dvc", "import", upstream.path, "data/shards", "--rev", "v1", "--out", "data/shards"))
-    training.set_param("epochs: 4", "epochs: 1")
-    check(training.run("git", "add", "--all"))
-    check(training.run("git", "commit", "--quiet", "--message", "Train on v1"))
-    check(training.run("dvc", "repro", PYTHONPATH=str(REPOSITORY)))
-    metrics = json.loads(check(training.run("dvc", "metrics", "show", "--json")))[""]["data"]["dvclive/metrics.json"]
-    assert metrics["data"]["test"]["accuracy"] > 0.5  # of ten classes
-    check(training.run("dvc", "plots", "show"))
-    page = (training.path / "dvc_plots/index.html").read_text()
-    assert "Test samples by class" in page
-    assert "accuracy" in page
