@@ -1,6 +1,5 @@
 """The commands: each loads its params, calls one function of the library and prints one line."""
 
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,8 +102,6 @@ def verify(
 
 def main() -> None:
     """Run a command; an error is for the person who called it, not a traceback."""
-    # As with Ctrl-C, what is not whole is removed before the process ends.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         app()
     except PipelineError as error:

@@ -1,34 +1,60 @@
 """Files and folders that appear under their final name only when they are whole."""
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from uuid import uuid4
 
 from pipeline.errors import PipelineError
 
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock_file(descriptor: int, *, wait: bool) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _lock_file(descriptor: int, *, wait: bool) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text with LF line ends; a reader sees the old file or the new one, never a part."""
+    """Write UTF-8 text with LF line ends; a reader sees the old file or the new one, never a part.
+
+    Raises OSError that names the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temp_path = _temp_sibling(path)
+    temp_path = _temp_sibling(path, "new")
     try:
-        with temp_path.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temp_path.replace(path)
-    finally:
-        temp_path.unlink(missing_ok=True)
+        with _only_writer(path, wait=True):
+            try:
+                with temp_path.open("w", encoding="utf-8", newline="\n") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temp_path.replace(path)
+                _sync_dir(path.parent)
+            finally:
+                temp_path.unlink(missing_ok=True)
+    except OSError as error:
+        error.filename = str(path)  # a full disk names none
+        raise
+
+
+def render_json(data: object) -> str:
+    """Render JSON whose bytes follow from `data` alone. Keys keep their order: red comes before green and blue."""
+    return json.dumps(data, indent=2, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, data: object) -> None:
-    """Write JSON whose bytes follow from `data` alone. Keys keep their order: red comes before green and blue."""
-    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+    """Write `data` as `render_json` renders them."""
+    write_text(path, render_json(data))
 
 
 @contextmanager
@@ -36,28 +62,30 @@ def replace_dir(target_dir: Path) -> Iterator[Path]:
     """Give an empty folder to fill, which takes the place of `target_dir` when the block succeeds.
 
     Files in `target_dir` may be hard links into DVC's cache: they are unlinked, never written into. When the block
-    raises, `target_dir` is as it was. Raises PipelineError where the disk is full or can't be written.
+    raises, `target_dir` is as it was; what a killed process left is put right by the next. Raises PipelineError where
+    the disk is full or can't be written, or another process is at work on `target_dir`.
     """
     target_dir = target_dir.resolve()  # it may be a link to another disk
-    staging_dir = _temp_sibling(target_dir)
-    old_dir = _temp_sibling(target_dir)
+    new_dir, old_dir = _temp_sibling(target_dir, "new"), _temp_sibling(target_dir, "old")
     try:
-        staging_dir.mkdir(parents=True)
-        yield staging_dir
-        if target_dir.exists():
-            target_dir.rename(old_dir)
-        staging_dir.rename(target_dir)
-    except BaseException as error:
-        if old_dir.exists() and not target_dir.exists():
-            old_dir.rename(target_dir)
-        if isinstance(error, OSError) and str(error.filename or staging_dir).startswith(str(staging_dir)):
+        target_dir.parent.mkdir(parents=True, exist_ok=True)
+        with _only_writer(target_dir, wait=False):
+            _put_right(target_dir)
+            try:
+                new_dir.mkdir()
+                yield new_dir
+                for folder, _, _ in os.walk(new_dir):
+                    _sync_dir(Path(folder))
+                if target_dir.exists():
+                    target_dir.rename(old_dir)
+                new_dir.rename(target_dir)
+                _sync_dir(target_dir.parent)
+            finally:
+                _put_right(target_dir)
+    except OSError as error:
+        if str(error.filename or new_dir).startswith(str(target_dir.with_name(f".{target_dir.name}."))):
             raise PipelineError(f"{target_dir}: can't be written: {error.strerror}") from error
         raise
-    finally:
-        for leftover in (staging_dir, old_dir):
-            if leftover.exists():
-                # Renamed first: a thread that Ctrl-C left at work can't add a file to it while it is removed.
-                shutil.rmtree(leftover.rename(_temp_sibling(target_dir)), ignore_errors=True)
 
 
 def hash_file(path: Path, algorithm: str = "sha256") -> str:
@@ -66,6 +94,61 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def _temp_sibling(path: Path) -> Path:
+def _temp_sibling(path: Path, role: str) -> Path:
     # In the same folder, so that a rename stays on one file system; .gitignore and .dvcignore know the pattern.
-    return path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    return path.with_name(f".{path.name}.{role}.tmp")
+
+
+@contextmanager
+def _only_writer(path: Path, *, wait: bool) -> Iterator[None]:
+    """Keep `path` from other writers; the lock ends with the process, however that ends.
+
+    Raises PipelineError where another process has it and this one is not to wait.
+    """
+    lock_path = _temp_sibling(path, "lock")
+    while True:
+        with lock_path.open("ab") as lock:
+            try:
+                _lock_file(lock.fileno(), wait=wait)
+            except (BlockingIOError, PermissionError):
+                raise PipelineError(f"{path}: another process is writing it: let it end, then run this again") from None
+            except OSError as error:
+                # Some file systems of clusters have no locks; there it is for people to run one at a time.
+                if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+                    raise
+            if not _is_at(lock_path, lock.fileno()):
+                continue  # the former writer removed it while this one waited
+            try:
+                yield
+            finally:
+                with suppress(PermissionError):  # Windows removes no open file
+                    lock_path.unlink()
+            return
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _put_right(target_dir: Path) -> None:
+    """Give back the former folder unless a new one took its place, and remove what is left."""
+    new_dir, old_dir, gone_dir = (_temp_sibling(target_dir, role) for role in ("new", "old", "gone"))
+    if old_dir.exists() and not target_dir.exists():
+        old_dir.rename(target_dir)
+    for leftover in (gone_dir, new_dir, old_dir):
+        if leftover.exists():
+            # Renamed first: a thread that Ctrl-C left at work can't add a file to it while it is removed.
+            shutil.rmtree(leftover.rename(gone_dir), ignore_errors=True)
+
+
+def _sync_dir(path: Path) -> None:
+    """Have the names in a folder outlast a power cut, where the system can do that: Windows opens no folder."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,13 +1,15 @@
 """manifest.json: what a shard set holds. One typed, versioned model, shared by writer and reader."""
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
+import msgspec
 from msgspec import Meta, to_builtins
 
 from pipeline.errors import CorruptDataError
-from pipeline.files import write_json
-from pipeline.models import Model, parse_json
+from pipeline.files import render_json, write_text
+from pipeline.models import Model, parse
 
 MANIFEST_NAME = "manifest.json"
 
@@ -97,19 +99,35 @@ class Manifest(Model, frozen=True):
         return f"{self.dataset}, {samples}, {shape} {self.dtype}, {self.num_bytes / 1e6:,.0f} MB in {num_shards} shards"
 
 
+def render_manifest(manifest: Manifest) -> str:
+    """Render manifest.json. Its last key, `manifest_sha256`, is the SHA-256 of the text that it would be without it."""
+    data = to_builtins(manifest)
+    return render_json(data | {"manifest_sha256": hashlib.sha256(render_json(data).encode()).hexdigest()})
+
+
 def load_manifest(shards_dir: Path) -> Manifest:
-    """Read a shard set's manifest. Raises CorruptDataError where there is none, or not a valid one."""
+    """Read a shard set's manifest. Raises CorruptDataError where there is none, or not each byte as it was written."""
     path = shards_dir / MANIFEST_NAME
     try:
-        return parse_json(path.read_bytes(), Manifest)
+        return _parse_manifest(path.read_bytes())
     except FileNotFoundError:
         raise CorruptDataError(
             f"{path}: missing, so {shards_dir} is no whole shard set: run `dvc repro` in the top folder"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptDataError(f"{path}: {error}: delete {shards_dir} and run `dvc repro`") from None
+
+
+def _parse_manifest(content: bytes) -> Manifest:
+    data = msgspec.json.decode(content)
+    if isinstance(data, dict):
+        data.pop("manifest_sha256", None)  # compared below, with all the bytes
+    manifest = parse(data, Manifest)
+    if content != render_manifest(manifest).encode():
+        raise ValueError("manifest_sha256: is not that of the text, or the text is not as it was written")
+    return manifest
 
 
 def save_manifest(manifest: Manifest, shards_dir: Path) -> None:
     """Write a shard set's manifest, which says that the set is whole: the last file to be written."""
-    write_json(shards_dir / MANIFEST_NAME, to_builtins(manifest))
+    write_text(shards_dir / MANIFEST_NAME, render_manifest(manifest))

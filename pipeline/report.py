@@ -15,7 +15,7 @@ from pipeline.files import write_json, write_text
 from pipeline.manifest import SPLITS, Shard, Split
 from pipeline.normalize import normalization_of, normalization_table
 from pipeline.parallel import map_tasks
-from pipeline.shards import Array, Pixels, ShardSet, open_shards, verify_shards
+from pipeline.shards import Array, Pixels, ShardSet, verify_shards
 from pipeline.stats import Statistics, compute_statistics, sqrt_of_fraction
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def write_report(
     Raises CorruptDataError where a byte differs from the manifests, a value from the formula, or, with scheme
     `dataset`, the normalized train split from mean 0 and std 1.
     """
-    raw, shards = open_shards(raw_dir), verify_shards(shards_dir)
+    raw, shards = verify_shards(raw_dir), verify_shards(shards_dir)
     if raw.manifest.content_sha256 != shards.manifest.content_sha256:
         raise CorruptDataError(f"{shards_dir} was not made from {raw_dir}: run `dvc repro`")
     figures = {split: survey_split(raw, shards, split) for split in SPLITS}

@@ -55,14 +55,16 @@ def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
     return header.getvalue()
 
 
-def hash_content(splits: Iterable[tuple[Pixels, Labels]]) -> str:
+def hash_content(splits: Iterable[tuple[Iterable[Pixels], Labels]]) -> str:
     """Hash a dataset's identity, SHA-256 as hex digits.
 
-    `splits` are the images, (N, C, H, W) uint8 in C order, and labels, (N,) int64, of train and then test.
+    `splits` are, of train and then test, the images, uint8 arrays in C order that follow one another, and the labels,
+    (N,) int64.
     """
     content = hashlib.sha256()
     for images, labels in splits:
-        content.update(images.data)
+        for block in images:
+            content.update(block.data)
         content.update(labels.astype("<i8").data)
     return content.hexdigest()
 
@@ -130,6 +132,15 @@ class ShardSet:
             differences = "\n  ".join(problems)
             raise CorruptDataError(f"{self.dir} differs from its manifest:\n  {differences}\n`dvc repro` mends it.")
 
+    def verify_content(self) -> None:
+        """Hash the pixels and labels of uint8 shards anew. Raises CorruptDataError if they are another dataset's."""
+        splits = ((map(self.images, self.shards(split)), self.labels(split)) for split in SPLITS)
+        if (got := hash_content(splits)) != self.manifest.content_sha256:
+            raise CorruptDataError(
+                f"{self.dir / MANIFEST_NAME}: content_sha256: expected {self.manifest.content_sha256}, the shards have "
+                f"{got}: delete {self.dir} and run `dvc repro`"
+            )
+
     def _find_problem(self, file: ShardFile, shard: Shard) -> str | None:
         try:
             if file is shard.images:
@@ -180,9 +191,14 @@ def open_shards(shards_dir: str | PathLike[str]) -> ShardSet:
 
 
 def verify_shards(shards_dir: Path) -> ShardSet:
-    """Open a shard set and compare every byte with its manifest. Raises CorruptDataError."""
+    """Open a shard set and compare every byte with its manifest, and pixels with their content hash too.
+
+    Normalized values are not turned back into pixels: the stage `report` proves those. Raises CorruptDataError.
+    """
     shards = open_shards(shards_dir)
     shards.verify()
+    if shards.manifest.dtype == "uint8":
+        shards.verify_content()
     return shards
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from msgspec import to_builtins
 from msgspec.structs import replace
 
 from pipeline.errors import CorruptDataError
+from pipeline.manifest import save_manifest
 from pipeline.normalize import normalize_shards
 from pipeline.params import ReportParams
 from pipeline.report import _image_stds, _sum_pixels, write_report
@@ -97,8 +97,9 @@ def test_names_are_escaped_in_the_page(tiny_raw, run, tmp_path):
     for name in ("raw", "shards"):
         source = tiny_raw if name == "raw" else tmp_path / "shards"
         shutil.copytree(source, tmp_path / "named" / name)
-        manifest = tmp_path / "named" / name / "manifest.json"
-        manifest.write_text(manifest.read_text().replace("airplane", "<b>airplane</b>"))
+        manifest = open_shards(source).manifest
+        named = replace(manifest, classes=("<b>airplane</b>", *manifest.classes[1:]))
+        save_manifest(named, tmp_path / "named" / name)
     write_report(tmp_path / "named/raw", tmp_path / "named/shards", tmp_path / "report", PARAMS)
     assert "&lt;b&gt;airplane" in (tmp_path / "report/report.html").read_text()
 
@@ -156,13 +157,21 @@ def test_what_normalize_got_wrong_fails_the_report_even_under_a_right_hash(fault
         image_shape=(3, 32, 32),
         samples_per_shard=50,
     )
-    manifest = replace(shards.manifest, splits=splits)
-    (tmp_path / "shards/manifest.json").write_text(json.dumps(to_builtins(manifest)))
+    save_manifest(replace(shards.manifest, splits=splits), tmp_path / "shards")
     message = (
         "test/images-00000-of-00001.npy: samples 0 to 19 are not" if fault == "a value" else "the test labels are not"
     )
     with pytest.raises(CorruptDataError, match=message):
         write_report(tiny_raw, tmp_path / "shards", tmp_path / "report", PARAMS)
+
+
+def test_a_content_hash_that_is_not_that_of_the_pixels_fails_the_report(tiny_raw, run, tmp_path):
+    run()
+    for name, source in (("raw", tiny_raw), ("shards", tmp_path / "shards")):
+        shutil.copytree(source, tmp_path / "wrong" / name)
+        save_manifest(replace(open_shards(source).manifest, content_sha256="0" * 64), tmp_path / "wrong" / name)
+    with pytest.raises(CorruptDataError, match=r"raw/manifest.json: content_sha256: expected 0{64}, the shards have"):
+        write_report(tmp_path / "wrong/raw", tmp_path / "wrong/shards", tmp_path / "report", PARAMS)
 
 
 def test_shards_of_another_dataset_fail_the_report(synthetic_raw, run, tmp_path):

@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import to_builtins
+from msgspec.structs import replace
 
 from pipeline.datasets import DATASETS
 from pipeline.errors import CorruptDataError
-from pipeline.manifest import Manifest
-from pipeline.models import parse_json
+from pipeline.manifest import Manifest, render_manifest, save_manifest
 from pipeline.shards import ShardSet, hash_content, open_shards, split_range, verify_shards, write_shards
 
 
@@ -195,7 +194,7 @@ def test_labels_that_are_no_class_are_found_even_under_a_right_hash(tmp_path):
         image_shape=(3, 32, 32),
         samples_per_shard=9,
     )
-    (tmp_path / "manifest.json").write_text(json.dumps(to_builtins(make_manifest(splits))))
+    save_manifest(make_manifest(splits), tmp_path)
     with pytest.raises(CorruptDataError, match=r"train/labels.*labels should be in \[0, 10\)") as caught:
         verify_shards(tmp_path)
     assert "test/labels" in str(caught.value)
@@ -239,5 +238,38 @@ def test_samples_that_do_not_add_up_are_found(shards_dir):
 
 
 def test_a_manifest_survives_json(synthetic_raw):
-    manifest = open_shards(synthetic_raw).manifest
-    assert parse_json(json.dumps(to_builtins(manifest)).encode(), Manifest) == manifest
+    content = (synthetic_raw / "manifest.json").read_bytes()
+    assert render_manifest(open_shards(synthetic_raw).manifest).encode() == content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace('"dataset": "synthetic"', '"dataset": "cifar10"'),  # valid, but not what was hashed
+        lambda text: text[: text.index(',\n  "manifest_sha256"')] + "\n}\n",  # without the hash
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace("  ", "\t"),
+        lambda text: text + "\n",
+        lambda text: text.replace('"format_version"', '"format_version": 1,\n  "format_version"'),
+    ],
+)
+def test_a_manifest_with_any_other_byte_is_refused(change, shards_dir):
+    path = shards_dir / "manifest.json"
+    path.write_bytes(change(path.read_text()).encode())
+    with pytest.raises(CorruptDataError, match=r"manifest\.json: manifest_sha256: .*: delete .* and run `dvc repro`"):
+        open_shards(shards_dir)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[" * 200_000, b"[]", b"null", b'{"format_version":'])
+def test_what_is_no_manifest_is_named_in_one_line(content, shards_dir):
+    (shards_dir / "manifest.json").write_bytes(content)
+    with pytest.raises(CorruptDataError, match=r"^[^\n]*/manifest\.json: [^\n]*$"):
+        open_shards(shards_dir)
+
+
+def test_a_content_hash_that_is_not_that_of_the_pixels_is_found(shards_dir):
+    save_manifest(replace(open_shards(shards_dir).manifest, content_sha256="0" * 64), shards_dir)
+    with pytest.raises(
+        CorruptDataError, match=r"manifest\.json: content_sha256: expected 0{64}, the shards have b8a0c6"
+    ):
+        verify_shards(shards_dir)
