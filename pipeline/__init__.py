@@ -1,8 +1,8 @@
 """Image classification datasets as normalized, hashed .npy shards."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # typing takes a while to import, in which Ctrl-C would find no one to handle it
 if TYPE_CHECKING:
     from pipeline.reader import ShardDataset
     from pipeline.shards import open_shards

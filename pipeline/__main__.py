@@ -1,14 +1,38 @@
-"""`python -m pipeline`."""
+"""`python -m pipeline`. Ctrl-C and SIGTERM end it by an exception, so that what is not whole is removed first."""
 
-import signal
 import sys
+from types import FrameType
 
-# Before the imports, which take long enough for Ctrl-C to fall into them. Both signals end the process by an exception,
-# so that what is not whole is removed first; where a shell has them ignored, they stay so.
-for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
-    if signal.getsignal(number) is default:
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+stopped_by: list[int] = []
 
-from pipeline.cli import main  # noqa: E402
 
-main()
+def stop(number: int, _: FrameType | None) -> None:
+    """End the process as shells expect of a signal."""
+    stopped_by.append(number)
+    sys.exit(128 + number)
+
+
+# Before all other imports, which take long enough for Ctrl-C to fall into them. What a shell has ignored stays so.
+try:
+    import signal
+
+    for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        if signal.getsignal(number) is default:
+            signal.signal(number, stop)
+except KeyboardInterrupt:
+    sys.exit(130)
+
+try:
+    from pipeline.cli import main
+
+    main()
+except Exception:
+    # The code into which the signal fell may have made another exception of it.
+    if not stopped_by:
+        raise
+    sys.exit(128 + stopped_by[0])
+finally:
+    # Python's own end would print an exception.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is stop:
+            signal.signal(number, signal.SIG_DFL)

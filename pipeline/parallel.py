@@ -1,8 +1,11 @@
 """Independent tasks, on threads of this process or on a Dask cluster: the results are the same bit for bit."""
 
 import os
-from collections.abc import Callable, Iterable
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Event
 from typing import TypeVar
 
@@ -27,8 +30,7 @@ def map_tasks(function: Callable[[T], R], items: Iterable[T], scheduler: str | N
 
 
 def _map_on_threads(function: Callable[[T], R], items: list[T], num_threads: int) -> list[R]:
-    # Each thread takes the next item when it is done with one. To submit each item would take long enough for Ctrl-C to
-    # fall in between, where it can leave a lock of the pool held for ever.
+    # Each thread takes the next item when it is done with one: fewer submits, in which a signal can do harm.
     todo = iter(enumerate(items))
     results: dict[int, R] = {}
     stop = Event()
@@ -43,11 +45,29 @@ def _map_on_threads(function: Callable[[T], R], items: list[T], num_threads: int
 
     with ThreadPoolExecutor(num_threads) as pool:
         try:
-            for future in [pool.submit(work) for _ in items[:num_threads]]:
+            with _signals_put_off():
+                futures = [pool.submit(work) for _ in items[:num_threads]]
+            for future in futures:
                 future.result()
         finally:
             stop.set()
     return [results[index] for index in range(len(items))]
+
+
+@contextmanager
+def _signals_put_off() -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM wait for the block's end, where the system can: Windows can't.
+
+    Their exceptions, amid a submit, can leave a lock of the pool held for ever.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 def _num_threads() -> int:

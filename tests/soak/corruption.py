@@ -1,5 +1,217 @@
-"""Faults of this kind."""
+"""Silent corruption: bits, files and labels of a shard set that are not what was written."""
 
-from tests.soak import Experiment
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from random import Random
 
-EXPERIMENTS: tuple[Experiment, ...] = ()
+import numpy as np
+from msgspec.structs import replace
+
+from pipeline import synthetic
+from pipeline.download import write_raw
+from pipeline.errors import CorruptDataError
+from pipeline.manifest import SPLITS, SplitShards, load_manifest, save_manifest
+from pipeline.normalize import normalize_shards
+from pipeline.params import NormalizeParams, ReportParams
+from pipeline.reader import ShardDataset
+from pipeline.report import write_report
+from pipeline.shards import hash_content, open_shards, verify_shards, write_shards
+from pipeline.stats import write_stats
+from tests.soak import Experiment, WrongBytesError
+
+MANIFEST_BITS = 25_984
+
+
+@cache
+def whole_sets() -> Path:
+    """A folder with raw, stats.json and shards of each dtype, all of them small, to be read only."""
+    path = Path(tempfile.mkdtemp(prefix="soak-corruption-"))
+    splits = synthetic.generate({"train": 60, "test": 40})
+    write_raw(path / "raw", "synthetic", synthetic.CLASSES, hash_content(splits[split] for split in SPLITS), splits)
+    write_stats(path / "raw", path / "stats.json")
+    for dtype in ("float32", "float16", "uint8"):
+        params = NormalizeParams(scheme="dataset", mean=None, std=None, dtype=dtype, samples_per_shard=20)
+        normalize_shards(path / "raw", path / "stats.json", path / dtype, params)
+    return path
+
+
+def expect_refusal(what: Callable[[], object], *names: str) -> None:
+    """Raise AssertionError unless `what` ends in one of our errors that has all the names in it."""
+    try:
+        what()
+    except CorruptDataError as error:
+        message = str(error)
+    else:
+        raise WrongBytesError(f"{names} passed for right ones")
+    assert all(name in message for name in names), f"{names} should be named: {message}"
+
+
+def flip_each_bit_of_a_manifest(random: Random, path: Path) -> None:
+    content = (whole_sets() / "float32/manifest.json").read_bytes()
+    assert 8 * len(content) == MANIFEST_BITS, f"the manifest has {8 * len(content)} bits"
+    manifest_path = path / "manifest.json"
+    for position, byte in enumerate(content):
+        for bit in range(8):
+            manifest_path.write_bytes(content[:position] + bytes([byte ^ 1 << bit]) + content[position + 1 :])
+            expect_refusal(partial(open_shards, path), str(manifest_path))
+
+
+def flip_a_bit(random: Random, path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+    path.write_bytes(content)
+
+
+def cut_the_end(random: Random, path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: random.randrange(path.stat().st_size)])
+
+
+def zero_a_page(random: Random, path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    start = random.randrange(len(content) - 1)
+    content[start : start + 4096] = bytes(len(content[start : start + 4096]))
+    if content == path.read_bytes():
+        content[start] = 1
+    path.write_bytes(content)
+
+
+def swap_two_samples(random: Random, path: Path) -> None:
+    array = np.load(path)
+    one, other = next((i, j) for i in range(len(array)) for j in range(i) if not np.array_equal(array[i], array[j]))
+    array[[one, other]] = array[[other, one]]
+    np.save(path, array)
+
+
+def remove_it(random: Random, path: Path) -> None:
+    path.unlink()
+
+
+ONE_FILE = {
+    "a bit flipped": flip_a_bit,
+    "the end cut off": cut_the_end,
+    "a page of zeros": zero_a_page,
+    "two samples or labels swapped": swap_two_samples,
+    "a file missing": remove_it,
+}
+
+
+def damage_a_file(fault: str, random: Random, path: Path) -> None:
+    dtype = random.choice(("float32", "float16", "uint8"))
+    shards_dir = shutil.copytree(whole_sets() / dtype, path / "shards")
+    damaged = random.choice(sorted(shards_dir.glob("*/*.npy")))
+    ONE_FILE[fault](random, damaged)
+    expect_set_is_refused(path, damaged.parent.name, str(damaged))
+
+
+def swap_two_files(random: Random, path: Path) -> None:
+    shards_dir = shutil.copytree(whole_sets() / "float32", path / "shards")
+    kind = random.choice(("images", "labels"))
+    one, other = random.sample(sorted(shards_dir.glob(f"*/{kind}-*.npy")), 2)
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    expect_set_is_refused(path, one.parent.name, str(one))
+    expect_refusal(partial(verify_shards, shards_dir), str(one), str(other))
+
+
+def add_a_file(random: Random, path: Path) -> None:
+    shards_dir = shutil.copytree(whole_sets() / "uint8", path / "shards")
+    extra = shards_dir / random.choice((".", *SPLITS)) / f"images-{random.randrange(10**5):05d}-of-00007.npy"
+    shutil.copyfile(shards_dir / "train/images-00000-of-00003.npy", extra)
+    expect_set_is_refused(path, "train", str(extra))
+
+
+def expect_set_is_refused(path: Path, split: str, name: str) -> None:
+    shards_dir = path / "shards"
+    expect_refusal(partial(verify_shards, shards_dir), name)
+    expect_refusal(partial(ShardDataset, shards_dir, split, verify="hash"), name)
+    report = partial(write_report, whole_sets() / "raw", shards_dir, path / "report", ReportParams(decimals=4))
+    expect_refusal(report, name)
+    assert not (path / "report").exists(), "a report was written"
+
+
+def damage_raw(random: Random, path: Path) -> None:
+    """Damage an input of the stages: normalize writes nothing, nor does stats where it is images of train."""
+    sets = whole_sets()
+    raw_dir = shutil.copytree(sets / "raw", path / "raw")
+    damaged = random.choice(sorted(raw_dir.glob("*/*.npy")))
+    random.choice(list(ONE_FILE.values()))(random, damaged)
+    params = NormalizeParams(
+        scheme="dataset", mean=None, std=None, dtype="float32", samples_per_shard=random.randrange(1, 80)
+    )
+    expect_refusal(partial(normalize_shards, raw_dir, sets / "stats.json", path / "shards", params), str(damaged))
+    if damaged.name.startswith("images") and damaged.parent.name == "train":
+        expect_refusal(partial(write_stats, raw_dir, path / "stats.json"), str(damaged))
+    report = partial(write_report, raw_dir, sets / "float32", path / "report", ReportParams(decimals=4))
+    expect_refusal(report, str(damaged))
+    assert [file.name for file in path.iterdir()] == ["raw"], "something was written"
+
+
+def forge_a_set(random: Random, path: Path) -> None:
+    """Write a set whose files all have the right hashes, but whose samples are in another order."""
+    dtype = random.choice(("float32", "uint8"))
+    whole = open_shards(whole_sets() / dtype)
+    order = {split: list(range(whole.manifest.splits[split].samples)) for split in SPLITS}
+    of_split = order[random.choice(SPLITS)]
+    start = random.randrange(len(of_split) - 1)
+    of_split[start : start + 2] = reversed(of_split[start : start + 2])
+    images = {split: np.concatenate([*map(whole.images, whole.shards(split))])[order[split]] for split in SPLITS}
+    labels = {split: whole.labels(split)[order[split]] for split in SPLITS}
+    forged_dir = path / "shards"
+    forged_dir.mkdir()
+    splits: dict = write_shards(
+        forged_dir,
+        labels,
+        lambda split, start, stop: [images[split][start:stop]],
+        dtype=dtype,
+        image_shape=whole.manifest.image_shape,
+        samples_per_shard=20,
+    )
+    assert all(isinstance(shards, SplitShards) for shards in splits.values())
+    save_manifest(replace(load_manifest(whole.dir), splits=splits), forged_dir)
+    if dtype == "uint8":
+        expect_refusal(partial(verify_shards, forged_dir), "content_sha256")
+    report = partial(write_report, whole_sets() / "raw", forged_dir, path / "report", ReportParams(decimals=4))
+    expect_refusal(report, str(forged_dir))
+
+
+NAMED = 'named by `verify`, by the reader with `verify="hash"` and by `report`'
+
+EXPERIMENTS: tuple[Experiment, ...] = (
+    Experiment(
+        "each single bit of a manifest flipped",
+        f"each of the {MANIFEST_BITS:,} flips found when the set is opened",
+        flip_each_bit_of_a_manifest,
+        quick=1,
+        soak=1,
+    ),
+    *(
+        Experiment(
+            f"a shard file with {fault}" if fault != "a file missing" else fault,
+            NAMED,
+            partial(damage_a_file, fault),
+            quick=3,
+            soak=1000 if "bit" in fault else 200,
+        )
+        for fault in ONE_FILE
+    ),
+    Experiment("two files of a set swapped", NAMED, swap_two_files, quick=3, soak=200),
+    Experiment("a file too many", NAMED, add_a_file, quick=3, soak=200),
+    Experiment(
+        "any of these in data/raw",
+        "named by `stats`, `normalize` and `report`, which write nothing",
+        damage_raw,
+        quick=5,
+        soak=500,
+    ),
+    Experiment(
+        "neighbours swapped, and all hashes but the content's made anew",
+        "found by `verify` in pixels, by `report` in values",
+        forge_a_set,
+        quick=3,
+        soak=200,
+    ),
+)

@@ -1,5 +1,203 @@
-"""Faults of this kind."""
+"""Processes that are killed or told to stop, and two that are at work in one place."""
 
-from tests.soak import Experiment
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from functools import cache, partial
+from pathlib import Path
+from random import Random
 
-EXPERIMENTS: tuple[Experiment, ...] = ()
+from pipeline import synthetic
+from pipeline.datasets import DATASETS
+from pipeline.download import write_raw
+from pipeline.errors import CorruptDataError
+from pipeline.manifest import SPLITS
+from pipeline.shards import hash_content, verify_shards
+from tests.soak import Experiment, WrongBytesError
+
+REPOSITORY = Path(__file__).parent.parent.parent
+STAGES = {"stats": "stats.json", "normalize": "shards", "report": "report"}
+PARAMS = (REPOSITORY / "params.yaml").read_text().replace("samples_per_shard: 10000", "samples_per_shard: 300")
+# Of the other process, or of the run before.
+OTHER_PARAMS = PARAMS.replace("scheme: dataset", "scheme: unit").replace("dtype: float32", "dtype: uint8")
+
+Hashes = dict[str, str]
+
+
+def hash_files(path: Path) -> Hashes:
+    """Hash each file at `path`, or of the folder there, by its relative name."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return {file.relative_to(path.parent).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def start(stage: str, path: Path) -> subprocess.Popen[str]:
+    command = (sys.executable, "-m", "pipeline", stage)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=path, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """Wait for the end and return what was printed as an error."""
+    try:
+        return process.communicate(timeout=60)[1]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise AssertionError("it hung") from None
+
+
+def run(stage: str, path: Path) -> None:
+    process = start(stage, path)
+    stderr = finish(process)
+    assert process.returncode == 0, stderr
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Copy a folder by hard links, as DVC does."""
+    shutil.copytree(source, target, copy_function=os.link)
+
+
+@cache
+def undisturbed() -> tuple[Path, dict[str, float]]:
+    """Run each stage once with either params, and return the folder of both, `new` and `old`, and seconds by stage."""
+    path = Path(tempfile.mkdtemp(prefix="soak-interruption-"))
+    splits = synthetic.generate({"train": 1500, "test": 300})
+    seconds = {}
+    for name, params in (("old", OTHER_PARAMS), ("new", PARAMS)):
+        content_sha256 = hash_content(splits[split] for split in SPLITS)
+        write_raw(path / name / "data/raw", "synthetic", synthetic.CLASSES, content_sha256, splits)
+        (path / name / "params.yaml").write_text(params)
+        for stage in STAGES:
+            begin = time.monotonic()
+            run(stage, path / name)
+            seconds[stage] = time.monotonic() - begin
+    assert "synthetic" in DATASETS
+    # Read-only, as DVC's cache keeps them: what is written into one is seen, or fails.
+    for file in path.rglob("data/**/*"):
+        if file.is_file():
+            file.chmod(0o444)
+    return path, seconds
+
+
+def make_inputs(stage: str, path: Path) -> None:
+    """Put into `path` what a stage reads, with what the run before left in the place of its out."""
+    whole, _ = undisturbed()
+    (path / "params.yaml").write_text(PARAMS)
+    (path / "data").mkdir()
+    link_tree(whole / "new/data/raw", path / "data/raw")
+    for earlier, name in STAGES.items():
+        source = whole / ("old" if earlier == stage else "new") / "data" / name
+        if source.is_dir():
+            link_tree(source, path / "data" / name)
+        else:
+            os.link(source, path / "data" / name)
+        if earlier == stage:
+            return
+
+
+def stop_and_run_again(stage: str, signals: tuple[signal.Signals, ...], random: Random, path: Path) -> None:
+    """Stop a stage at any moment, check that what is there is whole, old or new, and that the next run mends it all."""
+    whole, seconds = undisturbed()
+    before = hash_files(whole)
+    make_inputs(stage, path)
+    out = path / "data" / STAGES[stage]
+    listed = {file.name for file in (path / "data").iterdir()}
+    number = random.choice(signals)
+    process = start(stage, path)
+    time.sleep(random.uniform(0, 1.1 * seconds[stage]))
+    process.send_signal(number)
+    stderr = finish(process)
+    old, new = (hash_files(whole / name / "data" / STAGES[stage]) for name in ("old", "new"))
+    if number != signal.SIGKILL:
+        # Of Python's own start-up nothing can be said: our code does not run yet.
+        assert "Traceback" not in stderr or "/pipeline/" not in stderr, stderr
+        assert {file.name for file in (path / "data").iterdir()} == listed, "something was left behind"
+        assert process.returncode in (0, 128 + number) or hash_files(out) == old, process.returncode
+    if stage == "normalize":
+        expect_whole_sets(path / "data", old, new)
+    for name, sha256 in hash_files(out).items():
+        if sha256 not in (old.get(name), new.get(name)):
+            raise WrongBytesError(f"{name} is neither the old file nor the new one")
+    run(stage, path)
+    if hash_files(out) != new:
+        raise WrongBytesError("the next run gave other bytes")
+    assert {file.name for file in (path / "data").iterdir()} == listed, "the next run left something behind"
+    assert hash_files(whole) == before, "a file that was shared by a hard link was written into"
+
+
+def expect_whole_sets(data_dir: Path, *allowed: Hashes) -> None:
+    """Open what looks like a shard set in `data_dir`: each has to be one of those allowed, or to be refused."""
+    for folder in data_dir.glob("*shards*/"):
+        try:
+            verify_shards(folder)
+        except CorruptDataError:
+            assert folder.name != "shards", "the set in its place is not whole"
+        else:
+            files = {name.partition("/")[2]: sha256 for name, sha256 in hash_files(folder).items()}
+            if files not in [{name.partition("/")[2]: sha256 for name, sha256 in them.items()} for them in allowed]:
+                raise WrongBytesError(f"{folder} opens, and is no set that was made")
+
+
+def two_at_once(random: Random, path: Path) -> None:
+    """Run two normalize with different params into one place, and perhaps kill one: it holds the set of one of them."""
+    whole, seconds = undisturbed()
+    make_inputs("normalize", path)
+    (path / "other").mkdir()
+    (path / "other/params.yaml").write_text(OTHER_PARAMS)
+    (path / "other/data").symlink_to(path / "data")
+    processes = [start("normalize", path)]
+    time.sleep(random.uniform(0, seconds["normalize"]))
+    processes.append(start("normalize", path / "other"))
+    killed = random.choice((None, *processes))
+    if killed:
+        time.sleep(random.uniform(0, seconds["normalize"]))
+        killed.kill()
+    for process in processes:
+        stderr = finish(process)
+        if process.returncode == 1:
+            assert "another process is writing it" in stderr, stderr
+            assert stderr.count("\n") == 1, stderr
+        elif process.returncode:
+            assert process is killed, stderr
+    old, new = (hash_files(whole / name / "data/shards") for name in ("old", "new"))
+    expect_whole_sets(path / "data", old, new)
+    if not killed:
+        assert any(process.returncode == 0 for process in processes), "neither came to its end"
+        assert not list((path / "data").glob(".*")), "something was left behind"
+    run("normalize", path)
+    if hash_files(path / "data/shards") != new:
+        raise WrongBytesError("the next run gave other bytes")
+    assert not list((path / "data").glob(".*")), "the next run left something behind"
+
+
+AGAIN = "old or new bytes in place, none between; the next run gives the right ones and cleans up"
+
+EXPERIMENTS: tuple[Experiment, ...] = (
+    *(
+        Experiment(f"SIGKILL during `{stage}`", AGAIN, partial(stop_and_run_again, stage, (signal.SIGKILL,)), 3, 200)
+        for stage in STAGES
+    ),
+    *(
+        Experiment(
+            f"SIGTERM or Ctrl-C during `{stage}`",
+            "no traceback and nothing left behind; else the same",
+            partial(stop_and_run_again, stage, (signal.SIGTERM, signal.SIGINT)),
+            3,
+            200,
+        )
+        for stage in STAGES
+    ),
+    Experiment(
+        "two `normalize` into one place, one of them perhaps killed",
+        "the set of one or of the other; who comes second is told so",
+        two_at_once,
+        3,
+        200,
+    ),
+)
