@@ -27,6 +27,7 @@ check: .venv/installed-check  ## Check format, lint and types
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	.venv/bin/mypy
+	.venv/bin/mypy --platform win32
 
 # FFCV is built from source, with OpenCV and libturbojpeg; datasets needs another huggingface_hub than MDS does. Either
 # may be missing: the results say so.

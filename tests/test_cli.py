@@ -1,12 +1,14 @@
+import hashlib
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, make_workspace
 
 HELP = ["download", "stats", "normalize", "report", "verify"]
 
@@ -16,6 +18,11 @@ def tiny_workspace(workspace, tiny_raw):
     """A workspace whose data/raw holds the tiny dataset."""
     shutil.copytree(tiny_raw, workspace.path / "data/raw")
     return workspace
+
+
+def hash_files(path):
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return {str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def assert_fails(done, exit_code, *parts):
@@ -149,6 +156,41 @@ def test_a_full_disk_is_named_and_nothing_is_left_behind(workspace, synthetic_ra
     limited = f"ulimit -f 20000; trap '' XFSZ; exec {sys.executable} -m pipeline normalize"
     assert_fails(workspace.run("bash", "-c", limited), 1, "data/shards: can't be written: File too large")
     assert sorted((workspace.path / "data").iterdir()) == before
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 16 MB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", path], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("a file system can't be mounted here")
+    yield path
+    subprocess.run(["umount", "--lazy", path], check=True)
+
+
+def test_a_disk_that_fills_up_takes_nothing_that_was_there(small_disk, tiny_raw):
+    workspace = make_workspace(small_disk / "workspace")
+    data_dir = workspace.path / "data"
+    shutil.copytree(tiny_raw, data_dir / "raw")
+    repro = ("dvc", "repro", "--single-item", "stats", "normalize", "report")
+    done = workspace.run(*repro)
+    assert done.returncode == 0, done.stderr
+    shards, cache = hash_files(data_dir / "shards"), hash_files(workspace.path / ".dvc/cache")
+    workspace.set_param("scheme: dataset", "scheme: unit")
+    (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - 700_000))
+    assert_fails(workspace.pipeline("normalize"), 1, "data/shards: can't be written: No space left on device")
+    assert hash_files(data_dir / "shards") == shards
+    assert not list(data_dir.glob(".*.tmp"))
+    done = workspace.run(*repro)  # which removes the shards first
+    assert done.returncode != 0
+    assert "data/shards: can't be written: No space left on device" in done.stderr
+    cache_now = hash_files(workspace.path / ".dvc/cache")
+    assert {name: cache_now[name] for name in cache} == cache
+    workspace.set_param("scheme: unit", "scheme: dataset")
+    assert workspace.run("dvc", "checkout", "normalize").returncode == 0
+    assert hash_files(data_dir / "shards") == shards
 
 
 def test_a_file_in_the_place_of_a_folder_is_named(tiny_workspace):

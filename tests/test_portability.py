@@ -1,0 +1,87 @@
+"""The same bytes whatever the folder, the locale and the environment are."""
+
+import re
+import shutil
+
+import pytest
+
+from pipeline.datasets import DATASETS
+from pipeline.download import download_dataset
+from tests.conftest import REPOSITORY, Workspace
+from tests.test_cli import hash_files
+
+ASCII_ONLY = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+ODD_NAME = "a b/ünïcödé 数据 🐸/it's $HOME; [x]* 100%"
+LONG_NAME = "/".join(["d" * 200] * 8)
+
+
+def run(workspace, *args, umask="022", **env):
+    command = 'umask $0; exec python -m pipeline "$@"'
+    return workspace.run("sh", "-c", command, umask, *args, PYTHONPATH=str(REPOSITORY), **env)
+
+
+def run_all(raw_dir, path, **settings):
+    """Run all stages in a folder and return it as a workspace."""
+    workspace = Workspace(path)
+    (path / "data").mkdir(parents=True)
+    shutil.copytree(raw_dir, path / "data/raw")
+    shutil.copy(REPOSITORY / "params.yaml", path)
+    for args in (["stats"], ["normalize"], ["report"], ["verify", path / "data/shards"]):
+        done = run(workspace, *args, **settings)
+        assert (done.returncode, done.stderr) == (0, "")
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_raw, tmp_path_factory):
+    return hash_files(run_all(tiny_raw, tmp_path_factory.mktemp("expected") / "here").path)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        (ODD_NAME, {}),
+        (ODD_NAME, ASCII_ONLY),
+        (LONG_NAME, {"umask": "077", "TZ": "Pacific/Kiritimati", "PYTHONHASHSEED": "1", "PIPELINE_THREADS": "1"}),
+        ("data", {"PYTHONDEVMODE": "1", "PYTHONOPTIMIZE": "2", "PYTHONHASHSEED": "2", "PIPELINE_THREADS": "7"}),
+    ],
+    ids=["odd names", "odd names in ASCII", "long names, private files", "development mode, optimized"],
+)
+def test_every_byte_is_the_same(name, settings, expected, tiny_raw, tmp_path):
+    workspace = run_all(tiny_raw, tmp_path / name, **settings)
+    assert hash_files(workspace.path) == expected
+    modes = {file.stat().st_mode & 0o077 for file in (workspace.path / "data/shards").rglob("*")}
+    assert modes == ({0} if "umask" in settings else {0o044, 0o055})
+
+
+def test_an_error_shows_a_path_that_the_locale_can_not_spell(tiny_raw, tmp_path):
+    workspace = Workspace(tmp_path / ODD_NAME)
+    shutil.copytree(tiny_raw, workspace.path / "data/raw")
+    shutil.rmtree(workspace.path / "data/raw/test")
+    done = run(workspace, "verify", workspace.path / "data/raw", **ASCII_ONLY)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
+    assert "images-00000-of-00001.npy: missing" in done.stderr
+
+
+def test_names_are_good_ones_where_case_does_not_count_and_on_windows(expected):
+    assert len({name.casefold() for name in expected}) == len(expected)
+    assert all(re.fullmatch(r"[a-z0-9./_-]+", name) for name in expected)
+
+
+def test_a_source_that_is_read_only_stays_as_it_was(tiny, tmp_path, monkeypatch):
+    tiny.install_reader(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(DATASETS, "tiny", tiny.facts())
+    source = tiny.write_files(tmp_path / "source")
+    paths = sorted([source, *source.rglob("*")])
+    for path in paths:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = [path.stat() for path in paths]
+    try:
+        download_dataset("tiny", tmp_path / "raw", tmp_path / "archives", str(source), lambda done, total: None)
+        after = [path.stat() for path in sorted([source, *source.rglob("*")])]
+        assert [(it.st_mtime_ns, it.st_size) for it in after] == [(it.st_mtime_ns, it.st_size) for it in before]
+    finally:
+        for path in paths:
+            path.chmod(0o755)
