@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.parallel import signals_put_off
 
 if sys.platform == "win32":
     import msvcrt
@@ -76,12 +77,13 @@ def replace_dir(target_dir: Path) -> Iterator[Path]:
                 yield new_dir
                 for folder, _, _ in os.walk(new_dir):
                     _sync_dir(Path(folder))
-                if target_dir.exists():
+                if target_dir.is_dir():
                     target_dir.rename(old_dir)
                 new_dir.rename(target_dir)
                 _sync_dir(target_dir.parent)
             finally:
-                _put_right(target_dir)
+                with signals_put_off():
+                    _put_right(target_dir)
     except OSError as error:
         if str(error.filename or new_dir).startswith(str(target_dir.with_name(f".{target_dir.name}."))):
             raise PipelineError(f"{target_dir}: can't be written: {error.strerror}") from error

@@ -15,6 +15,19 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+@contextmanager
+def signals_put_off() -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM wait for the block's end, where the system can: Windows can't."""
+    if sys.platform == "win32":
+        yield
+        return
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
 def map_tasks(function: Callable[[T], R], items: Iterable[T], scheduler: str | None = None) -> list[R]:
     """Apply `function` to each item and return the results in the items' order; the first error ends it.
 
@@ -30,7 +43,8 @@ def map_tasks(function: Callable[[T], R], items: Iterable[T], scheduler: str | N
 
 
 def _map_on_threads(function: Callable[[T], R], items: list[T], num_threads: int) -> list[R]:
-    # Each thread takes the next item when it is done with one: fewer submits, in which a signal can do harm.
+    # Each thread takes the next item when it is done with one: few submits, since signals wait for their end. The
+    # exception of one, amid a submit, could leave a lock of the pool held for ever.
     todo = iter(enumerate(items))
     results: dict[int, R] = {}
     stop = Event()
@@ -45,29 +59,13 @@ def _map_on_threads(function: Callable[[T], R], items: list[T], num_threads: int
 
     with ThreadPoolExecutor(num_threads) as pool:
         try:
-            with _signals_put_off():
+            with signals_put_off():
                 futures = [pool.submit(work) for _ in items[:num_threads]]
             for future in futures:
                 future.result()
         finally:
             stop.set()
     return [results[index] for index in range(len(items))]
-
-
-@contextmanager
-def _signals_put_off() -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM wait for the block's end, where the system can: Windows can't.
-
-    Their exceptions, amid a submit, can leave a lock of the pool held for ever.
-    """
-    if sys.platform == "win32":
-        yield
-        return
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 def _num_threads() -> int:

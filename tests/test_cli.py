@@ -198,3 +198,8 @@ def test_a_file_in_the_place_of_a_folder_is_named(tiny_workspace):
     (tiny_workspace.path / "data/report").touch()
     tiny_workspace.pipeline("normalize")
     assert_fails(tiny_workspace.pipeline("report"), 1, "data/report", "exists")
+    shutil.rmtree(tiny_workspace.path / "data/shards")
+    (tiny_workspace.path / "data/shards").write_text("a file")
+    assert_fails(tiny_workspace.pipeline("normalize"), 1, "data/shards: can't be written: Not a directory")
+    assert (tiny_workspace.path / "data/shards").read_text() == "a file"
+    assert not list((tiny_workspace.path / "data").glob(".*.tmp"))

@@ -43,9 +43,9 @@ def expected(tiny_raw, tmp_path_factory):
         (ODD_NAME, {}),
         (ODD_NAME, ASCII_ONLY),
         (LONG_NAME, {"umask": "077", "TZ": "Pacific/Kiritimati", "PYTHONHASHSEED": "1", "PIPELINE_THREADS": "1"}),
-        ("data", {"PYTHONDEVMODE": "1", "PYTHONOPTIMIZE": "2", "PYTHONHASHSEED": "2", "PIPELINE_THREADS": "7"}),
+        ("data", {"PYTHONDEVMODE": "1", "PYTHONHASHSEED": "2", "PIPELINE_THREADS": "7"}),
     ],
-    ids=["odd names", "odd names in ASCII", "long names, private files", "development mode, optimized"],
+    ids=["odd names", "odd names in ASCII", "long names, private files", "development mode"],
 )
 def test_every_byte_is_the_same(name, settings, expected, tiny_raw, tmp_path):
     workspace = run_all(tiny_raw, tmp_path / name, **settings)

@@ -13,7 +13,6 @@ from pathlib import Path
 from random import Random
 
 from pipeline import synthetic
-from pipeline.datasets import DATASETS
 from pipeline.download import write_raw
 from pipeline.errors import CorruptDataError
 from pipeline.manifest import SPLITS
@@ -22,7 +21,7 @@ from tests.soak import Experiment, WrongBytesError
 
 REPOSITORY = Path(__file__).parent.parent.parent
 STAGES = {"stats": "stats.json", "normalize": "shards", "report": "report"}
-PARAMS = (REPOSITORY / "params.yaml").read_text().replace("samples_per_shard: 10000", "samples_per_shard: 300")
+PARAMS = (REPOSITORY / "params.yaml").read_text().replace("samples_per_shard: 10000", "samples_per_shard: 180")
 # Of the other process, or of the run before.
 OTHER_PARAMS = PARAMS.replace("scheme: dataset", "scheme: unit").replace("dtype: float32", "dtype: uint8")
 
@@ -67,7 +66,7 @@ def link_tree(source: Path, target: Path) -> None:
 def undisturbed() -> tuple[Path, dict[str, float]]:
     """Run each stage once with either params, and return the folder of both, `new` and `old`, and seconds by stage."""
     path = Path(tempfile.mkdtemp(prefix="soak-interruption-"))
-    splits = synthetic.generate({"train": 1500, "test": 300})
+    splits = synthetic.generate({"train": 900, "test": 180})
     seconds = {}
     for name, params in (("old", OTHER_PARAMS), ("new", PARAMS)):
         content_sha256 = hash_content(splits[split] for split in SPLITS)
@@ -77,7 +76,6 @@ def undisturbed() -> tuple[Path, dict[str, float]]:
             begin = time.monotonic()
             run(stage, path / name)
             seconds[stage] = time.monotonic() - begin
-    assert "synthetic" in DATASETS
     # Read-only, as DVC's cache keeps them: what is written into one is seen, or fails.
     for file in path.rglob("data/**/*"):
         if file.is_file():
@@ -189,7 +187,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
             "no traceback and nothing left behind; else the same",
             partial(stop_and_run_again, stage, (signal.SIGTERM, signal.SIGINT)),
             3,
-            200,
+            100,
         )
         for stage in STAGES
     ),
@@ -198,6 +196,6 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         "the set of one or of the other; who comes second is told so",
         two_at_once,
         3,
-        200,
+        100,
     ),
 )
