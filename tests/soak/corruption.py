@@ -1,5 +1,6 @@
 """Silent corruption: bits, files and labels of a shard set that are not what was written."""
 
+import atexit
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from msgspec.structs import replace
 from pipeline import synthetic
 from pipeline.download import write_raw
 from pipeline.errors import CorruptDataError
-from pipeline.manifest import SPLITS, SplitShards, load_manifest, save_manifest
+from pipeline.manifest import SPLITS, save_manifest
 from pipeline.normalize import normalize_shards
 from pipeline.params import NormalizeParams, ReportParams
 from pipeline.reader import ShardDataset
@@ -29,6 +30,7 @@ MANIFEST_BITS = 25_984
 def whole_sets() -> Path:
     """A folder with raw, stats.json and shards of each dtype, all of them small, to be read only."""
     path = Path(tempfile.mkdtemp(prefix="soak-corruption-"))
+    atexit.register(shutil.rmtree, path)
     splits = synthetic.generate({"train": 60, "test": 40})
     write_raw(path / "raw", "synthetic", synthetic.CLASSES, hash_content(splits[split] for split in SPLITS), splits)
     write_stats(path / "raw", path / "stats.json")
@@ -94,20 +96,20 @@ def remove_it(random: Random, path: Path) -> None:
     path.unlink()
 
 
-ONE_FILE = {
-    "a bit flipped": flip_a_bit,
-    "the end cut off": cut_the_end,
-    "a page of zeros": zero_a_page,
-    "two samples or labels swapped": swap_two_samples,
-    "a file missing": remove_it,
+OF_ONE_FILE = {
+    "a bit of a shard flipped": flip_a_bit,
+    "the end of a shard cut off": cut_the_end,
+    "a page of zeros in a shard": zero_a_page,
+    "two images or labels of a shard swapped": swap_two_samples,
+    "a shard missing": remove_it,
 }
 
 
-def damage_a_file(fault: str, random: Random, path: Path) -> None:
+def damage_a_file(damage: Callable[[Random, Path], None], random: Random, path: Path) -> None:
     dtype = random.choice(("float32", "float16", "uint8"))
     shards_dir = shutil.copytree(whole_sets() / dtype, path / "shards")
     damaged = random.choice(sorted(shards_dir.glob("*/*.npy")))
-    ONE_FILE[fault](random, damaged)
+    damage(random, damaged)
     expect_set_is_refused(path, damaged.parent.name, str(damaged))
 
 
@@ -143,7 +145,7 @@ def damage_raw(random: Random, path: Path) -> None:
     sets = whole_sets()
     raw_dir = shutil.copytree(sets / "raw", path / "raw")
     damaged = random.choice(sorted(raw_dir.glob("*/*.npy")))
-    random.choice(list(ONE_FILE.values()))(random, damaged)
+    random.choice(list(OF_ONE_FILE.values()))(random, damaged)
     params = NormalizeParams(
         scheme="dataset", mean=None, std=None, dtype="float32", samples_per_shard=random.randrange(1, 80)
     )
@@ -167,7 +169,7 @@ def forge_a_set(random: Random, path: Path) -> None:
     labels = {split: whole.labels(split)[order[split]] for split in SPLITS}
     forged_dir = path / "shards"
     forged_dir.mkdir()
-    splits: dict = write_shards(
+    splits = write_shards(
         forged_dir,
         labels,
         lambda split, start, stop: [images[split][start:stop]],
@@ -175,8 +177,7 @@ def forge_a_set(random: Random, path: Path) -> None:
         image_shape=whole.manifest.image_shape,
         samples_per_shard=20,
     )
-    assert all(isinstance(shards, SplitShards) for shards in splits.values())
-    save_manifest(replace(load_manifest(whole.dir), splits=splits), forged_dir)
+    save_manifest(replace(whole.manifest, splits=splits), forged_dir)
     if dtype == "uint8":
         expect_refusal(partial(verify_shards, forged_dir), "content_sha256")
     report = partial(write_report, whole_sets() / "raw", forged_dir, path / "report", ReportParams(decimals=4))
@@ -195,16 +196,16 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     ),
     *(
         Experiment(
-            f"a shard file with {fault}" if fault != "a file missing" else fault,
+            fault,
             NAMED,
-            partial(damage_a_file, fault),
-            quick=3,
-            soak=1000 if "bit" in fault else 200,
+            partial(damage_a_file, damage),
+            quick=2,
+            soak=1000 if damage is flip_a_bit else 200,
         )
-        for fault in ONE_FILE
+        for fault, damage in OF_ONE_FILE.items()
     ),
-    Experiment("two files of a set swapped", NAMED, swap_two_files, quick=3, soak=200),
-    Experiment("a file too many", NAMED, add_a_file, quick=3, soak=200),
+    Experiment("two shards swapped", NAMED, swap_two_files, quick=2, soak=200),
+    Experiment("a file too many", NAMED, add_a_file, quick=2, soak=200),
     Experiment(
         "any of these in data/raw",
         "named by `stats`, `normalize` and `report`, which write nothing",
@@ -216,7 +217,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         "neighbours swapped, and all hashes but the content's made anew",
         "found by `verify` in pixels, by `report` in values",
         forge_a_set,
-        quick=3,
+        quick=2,
         soak=200,
     ),
 )

@@ -1,5 +1,6 @@
 """Processes that are killed or told to stop, and two that are at work in one place."""
 
+import atexit
 import hashlib
 import os
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from random import Random
@@ -17,9 +19,11 @@ from pipeline.download import write_raw
 from pipeline.errors import CorruptDataError
 from pipeline.manifest import SPLITS
 from pipeline.shards import hash_content, verify_shards
+from tests.conftest import Workspace, make_workspace
 from tests.soak import Experiment, WrongBytesError
 
 REPOSITORY = Path(__file__).parent.parent.parent
+REPRO = ("dvc", "repro", "--single-item", "stats", "normalize", "report")
 STAGES = {"stats": "stats.json", "normalize": "shards", "report": "report"}
 PARAMS = (REPOSITORY / "params.yaml").read_text().replace("samples_per_shard: 10000", "samples_per_shard: 180")
 # Of the other process, or of the run before.
@@ -66,6 +70,7 @@ def link_tree(source: Path, target: Path) -> None:
 def undisturbed() -> tuple[Path, dict[str, float]]:
     """Run each stage once with either params, and return the folder of both, `new` and `old`, and seconds by stage."""
     path = Path(tempfile.mkdtemp(prefix="soak-interruption-"))
+    atexit.register(shutil.rmtree, path)
     splits = synthetic.generate({"train": 900, "test": 180})
     seconds = {}
     for name, params in (("old", OTHER_PARAMS), ("new", PARAMS)):
@@ -174,11 +179,62 @@ def two_at_once(random: Random, path: Path) -> None:
     assert not list((path / "data").glob(".*")), "the next run left something behind"
 
 
+@cache
+def reproduced() -> tuple[Workspace, float]:
+    """Run `dvc repro` with other params, and return the workspace and how long it took."""
+    whole, _ = undisturbed()
+    path = Path(tempfile.mkdtemp(prefix="soak-repro-"))
+    atexit.register(shutil.rmtree, path)
+    workspace = make_workspace(path / "workspace")
+    shutil.copytree(whole / "new/data/raw", workspace.path / "data/raw")
+    (workspace.path / "params.yaml").write_text(OTHER_PARAMS)
+    begin = time.monotonic()
+    done = workspace.run(*REPRO)
+    assert done.returncode == 0, done.stderr
+    return workspace, time.monotonic() - begin
+
+
+def kill_repro(random: Random, path: Path) -> None:
+    """Kill DVC and its stage at any moment: DVC's cache stays whole, and the next run has what it would have had."""
+    whole, _ = undisturbed()
+    source, seconds = reproduced()
+    workspace = Workspace(path / "workspace")
+    subprocess.run(["cp", "-a", source.path, workspace.path], check=True)  # which keeps the links to the cache
+    (workspace.path / "params.yaml").write_text(PARAMS)
+    process = subprocess.Popen(
+        REPRO,
+        cwd=workspace.path,
+        env=workspace.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    time.sleep(random.uniform(0, seconds))
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    expect_whole_cache(workspace)
+    done = workspace.run(*REPRO)
+    assert done.returncode == 0, done.stderr
+    expect_whole_cache(workspace)
+    for name in STAGES.values():
+        # DVC adds a .gitignore to a folder of outs.
+        if not hash_files(whole / "new/data" / name).items() <= hash_files(workspace.path / "data" / name).items():
+            raise WrongBytesError(f"the next run gave another {name}")
+    assert workspace.run("dvc", "status", *STAGES).stdout.startswith("Data and pipelines are up to date")
+
+
+def expect_whole_cache(workspace: Workspace) -> None:
+    for file in (workspace.path / ".dvc/cache/files/md5").glob("??/*"):
+        if hashlib.md5(file.read_bytes()).hexdigest() != file.parent.name + file.name.removesuffix(".dir"):
+            raise WrongBytesError(f"{file} in DVC's cache is not what its name says")
+
+
 AGAIN = "old or new bytes in place, none between; the next run gives the right ones and cleans up"
 
 EXPERIMENTS: tuple[Experiment, ...] = (
     *(
-        Experiment(f"SIGKILL during `{stage}`", AGAIN, partial(stop_and_run_again, stage, (signal.SIGKILL,)), 3, 200)
+        Experiment(f"SIGKILL during `{stage}`", AGAIN, partial(stop_and_run_again, stage, (signal.SIGKILL,)), 2, 200)
         for stage in STAGES
     ),
     *(
@@ -186,7 +242,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
             f"SIGTERM or Ctrl-C during `{stage}`",
             "no traceback and nothing left behind; else the same",
             partial(stop_and_run_again, stage, (signal.SIGTERM, signal.SIGINT)),
-            3,
+            2,
             100,
         )
         for stage in STAGES
@@ -195,7 +251,14 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         "two `normalize` into one place, one of them perhaps killed",
         "the set of one or of the other; who comes second is told so",
         two_at_once,
-        3,
+        2,
         100,
+    ),
+    Experiment(
+        "SIGKILL of `dvc repro` and its stage",
+        "DVC's cache whole; the next `dvc repro` gives the right bytes",
+        kill_repro,
+        1,
+        15,
     ),
 )
