@@ -54,13 +54,14 @@ def write_report(
 ) -> dict[Split, SplitFigures]:
     """Verify both shard sets, survey them, and write report.html, report.md and metrics.json.
 
-    Raises CorruptDataError where a byte differs from the manifests, a value from the formula, or, with scheme
-    `dataset`, the normalized train split from mean 0 and std 1.
+    Raises CorruptDataError where a byte differs from the manifests, a value from the formula, a mean or std that should
+    be the train split's from that, or, with scheme `dataset`, the normalized train split from mean 0 and std 1.
     """
     raw, shards = verify_shards(raw_dir), verify_shards(shards_dir)
     if raw.manifest.content_sha256 != shards.manifest.content_sha256:
         raise CorruptDataError(f"{shards_dir} was not made from {raw_dir}: run `dvc repro`")
     figures = {split: survey_split(raw, shards, split) for split in SPLITS}
+    check_statistics(shards, figures["train"])
     check_unit_variance(shards, figures["train"])
     write_json(report_dir / "metrics.json", {split: asdict(figures[split]) for split in SPLITS})
     for name in ("report.md", "report.html"):
@@ -180,6 +181,20 @@ def _figures_after(counts: Array, values: Array, image_stds: Array) -> ChannelFi
         mean_per_image=float(mean),
         std_per_image=math.fsum(image_stds) / len(image_stds),
     )
+
+
+def check_statistics(shards: ShardSet, train: SplitFigures) -> None:
+    """Raise CorruptDataError unless the mean and std of schemes that take them from the train split are its own."""
+    normalization = shards.manifest.normalization
+    if normalization is None or normalization.scheme not in ("dataset", "dataset_per_image"):
+        return
+    name = "std" if normalization.scheme == "dataset" else "std_per_image"
+    measured = tuple(tuple(getattr(it, key) for it in train.before.values()) for key in ("mean", name))
+    if measured != (normalization.mean, normalization.std):
+        raise CorruptDataError(
+            f"{shards.dir}: expected mean and std {measured} of the train split, got {normalization.mean} and "
+            f"{normalization.std}: data/stats.json was not that of this data: run `dvc repro --force stats`"
+        )
 
 
 def check_unit_variance(shards: ShardSet, train: SplitFigures) -> None:

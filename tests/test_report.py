@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import shutil
@@ -14,7 +15,7 @@ from pipeline.errors import CorruptDataError
 from pipeline.manifest import save_manifest
 from pipeline.normalize import normalize_shards
 from pipeline.params import ReportParams
-from pipeline.report import _image_stds, _sum_pixels, write_report
+from pipeline.report import _image_stds, _sum_pixels, check_unit_variance, write_report
 from pipeline.shards import open_shards, write_shards
 from pipeline.stats import compute_statistics, write_stats
 from tests.test_normalize import make_params, read_images
@@ -114,17 +115,27 @@ def test_the_same_data_give_the_same_bytes(run, tmp_path):
     assert set(first) == {"metrics.json", "report.html", "report.md"}
 
 
-def test_statistics_of_other_data_fail_the_report(tiny_raw, run, tmp_path):
+@pytest.mark.parametrize(
+    ("scheme", "key"), [("dataset", "mean"), ("dataset", "std"), ("dataset_per_image", "std_per_image")]
+)
+def test_statistics_that_are_off_by_one_bit_fail_the_report(scheme, key, tiny_raw, run, tmp_path):
     run()
     stats_path = tmp_path / "stats.json"
     stats = json.loads(stats_path.read_bytes())
-    stats["std"]["green"] *= 1.00001
+    stats[key]["green"] = math.nextafter(stats[key]["green"], 1)
     stats_path.write_text(json.dumps(stats))
-    normalize_shards(tiny_raw, stats_path, tmp_path / "shards", make_params())
+    normalize_shards(tiny_raw, stats_path, tmp_path / "shards", make_params(scheme=scheme))
     before = (tmp_path / "report/report.md").read_bytes()
-    with pytest.raises(CorruptDataError, match=r"mean 0 and std 1 .* in channel green"):
+    with pytest.raises(CorruptDataError, match=r"data/stats.json was not that of this data"):
         write_report(tiny_raw, tmp_path / "shards", tmp_path / "report", PARAMS)
     assert (tmp_path / "report/report.md").read_bytes() == before
+
+
+def test_a_train_split_whose_mean_or_std_is_off_fails_the_report(run, tmp_path):
+    train = run()["train"]
+    off = dataclasses.replace(train.after["green"], std=1.00001)
+    with pytest.raises(CorruptDataError, match=r"mean 0 and std 1 .* in channel green"):
+        check_unit_variance(open_shards(tmp_path / "shards"), dataclasses.replace(train, after={"green": off}))
 
 
 def test_a_damaged_shard_fails_the_report(tiny_raw, run, tmp_path):

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from pipeline import synthetic
 from pipeline.download import write_raw
-from pipeline.errors import CorruptDataError
+from pipeline.errors import CorruptDataError, PipelineError
 from pipeline.manifest import SPLITS, save_manifest
 from pipeline.normalize import normalize_shards
 from pipeline.params import NormalizeParams, ReportParams
@@ -23,6 +23,7 @@ from pipeline.shards import hash_content, open_shards, verify_shards, write_shar
 from pipeline.stats import write_stats
 from tests.soak import Experiment, WrongBytesError
 
+PARAMS = NormalizeParams(scheme="dataset", mean=None, std=None, dtype="float32", samples_per_shard=20)
 MANIFEST_BITS = 25_984
 
 
@@ -35,8 +36,7 @@ def whole_sets() -> Path:
     write_raw(path / "raw", "synthetic", synthetic.CLASSES, hash_content(splits[split] for split in SPLITS), splits)
     write_stats(path / "raw", path / "stats.json")
     for dtype in ("float32", "float16", "uint8"):
-        params = NormalizeParams(scheme="dataset", mean=None, std=None, dtype=dtype, samples_per_shard=20)
-        normalize_shards(path / "raw", path / "stats.json", path / dtype, params)
+        normalize_shards(path / "raw", path / "stats.json", path / dtype, replace(PARAMS, dtype=dtype))
     return path
 
 
@@ -146,15 +146,30 @@ def damage_raw(random: Random, path: Path) -> None:
     raw_dir = shutil.copytree(sets / "raw", path / "raw")
     damaged = random.choice(sorted(raw_dir.glob("*/*.npy")))
     random.choice(list(OF_ONE_FILE.values()))(random, damaged)
-    params = NormalizeParams(
-        scheme="dataset", mean=None, std=None, dtype="float32", samples_per_shard=random.randrange(1, 80)
-    )
+    params = replace(PARAMS, samples_per_shard=random.randrange(1, 80))
     expect_refusal(partial(normalize_shards, raw_dir, sets / "stats.json", path / "shards", params), str(damaged))
     if damaged.name.startswith("images") and damaged.parent.name == "train":
         expect_refusal(partial(write_stats, raw_dir, path / "stats.json"), str(damaged))
     report = partial(write_report, raw_dir, sets / "float32", path / "report", ReportParams(decimals=4))
     expect_refusal(report, str(damaged))
     assert [file.name for file in path.iterdir()] == ["raw"], "something was written"
+
+
+def flip_a_bit_of_the_statistics(random: Random, path: Path) -> None:
+    """Normalize with them: it is refused, or `report` refuses the shards, or the shards are what they should be."""
+    sets = whole_sets()
+    shutil.copy(sets / "stats.json", path)
+    flip_a_bit(random, path / "stats.json")
+    try:
+        normalize_shards(sets / "raw", path / "stats.json", path / "shards", PARAMS)
+        write_report(sets / "raw", path / "shards", path / "report", ReportParams(decimals=4))
+    except PipelineError:
+        return
+    names = [file.relative_to(path) for file in (path / "shards").rglob("*") if file.is_file()]
+    if any(
+        (path / name).read_bytes() != (sets / "float32" / name.relative_to("shards")).read_bytes() for name in names
+    ):
+        raise WrongBytesError("shards of other statistics passed for right ones")
 
 
 def forge_a_set(random: Random, path: Path) -> None:
@@ -211,6 +226,13 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         "named by `stats`, `normalize` and `report`, which write nothing",
         damage_raw,
         quick=5,
+        soak=500,
+    ),
+    Experiment(
+        "a bit of stats.json flipped before `normalize`",
+        "refused there or by `report`, or the same shards as without",
+        flip_a_bit_of_the_statistics,
+        quick=2,
         soak=500,
     ),
     Experiment(
