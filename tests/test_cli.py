@@ -148,6 +148,18 @@ def test_a_stage_that_is_told_to_stop_leaves_nothing_behind(workspace, synthetic
         assert sorted((workspace.path / "data").iterdir()) == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("exception", ["that of the signal", "another that is made of it"])
+def test_a_signal_amid_an_import_leaves_no_traceback(number, exception, workspace):
+    module = f"import os\ntry:\n    os.kill(os.getpid(), {number:d})\nexcept BaseException:\n    raise"
+    if exception == "another that is made of it":
+        module += " ImportError('half imported') from None"
+    (workspace.path / "typer.py").write_text(module)  # the first that the commands import
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    done = workspace.pipeline("stats")
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "")
+
+
 def test_a_full_disk_is_named_and_nothing_is_left_behind(workspace, synthetic_raw):
     shutil.copytree(synthetic_raw, workspace.path / "data/raw")
     workspace.pipeline("stats")
@@ -155,6 +167,10 @@ def test_a_full_disk_is_named_and_nothing_is_left_behind(workspace, synthetic_ra
     # As a full disk does, a limit on the size of files ends a write in its middle.
     limited = f"ulimit -f 20000; trap '' XFSZ; exec {sys.executable} -m pipeline normalize"
     assert_fails(workspace.run("bash", "-c", limited), 1, "data/shards: can't be written: File too large")
+    stats = (workspace.path / "data/stats.json").read_bytes()
+    limited = f"ulimit -f 0; trap '' XFSZ; exec {sys.executable} -m pipeline stats"
+    assert_fails(workspace.run("bash", "-c", limited), 1, "Error: data/stats.json: File too large")
+    assert (workspace.path / "data/stats.json").read_bytes() == stats
     assert sorted((workspace.path / "data").iterdir()) == before
 
 
