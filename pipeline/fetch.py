@@ -1,59 +1,73 @@
 """Fetching a published archive over HTTP: from several mirrors, resumable, and verified before it has its name."""
 
 import json
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Event, Thread
+from typing import TypeVar
+from urllib.parse import urljoin
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
-from urllib3 import Retry
+from filelock import FileLock
 
 from pipeline.datasets import Archive
-from pipeline.errors import FetchError
-from pipeline.files import hash_file, write_text
+from pipeline.errors import FetchError, PipelineError
+from pipeline.files import hash_file
 
 # Called with the bytes that are there and the bytes that there will be.
 Progress = Callable[[int, int], None]
+# A response, and bytes of its body.
+Received = tuple[requests.Response, bytes]
+T = TypeVar("T")
 
-TIMEOUT = (10, 30)  # seconds to connect, and between two packets
 RETRIES = 3  # of a request that brings nothing, before the next mirror is asked
-BACKOFF = 1.0  # seconds before the second retry; each later one waits twice as long
+REDIRECTS = 10
 BUSY = (408, 429, 500, 502, 503, 504)
-CHUNK_BYTES = 8192  # what is lost, at most, when a connection breaks
+CHUNK_BYTES = 65_536
+MAX_SHOWN = 300  # characters of what went wrong
+# 4 kB/s over a minute: CIFAR-10 at that rate takes twelve hours. The slowest host that is known gives tens of kB/s.
+MIN_BYTES = 240_000
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait, in seconds.
+
+    `connect` and `read` are for a connection and between two packets; the first retry comes after `backoff`, each later
+    one after twice as long; a server that brings less than MIN_BYTES in `window`, headers included, is left.
+    """
+
+    connect: float = 10
+    read: float = 30
+    backoff: float = 1
+    window: float = 60
 
 
 def fetch_archive(
-    archive: Archive, urls: Sequence[str], archives_dir: Path, progress: Progress, backoff: float = BACKOFF
+    archive: Archive, urls: Sequence[str], archives_dir: Path, progress: Progress, patience: Patience = Patience()
 ) -> Path:
     """Return the path of the verified archive in `archives_dir`, fetched from the first of `urls` that gives it.
 
-    What an earlier, interrupted call fetched is kept in a .part file and not fetched again. Raises FetchError that
-    lists what was tried.
+    What an earlier, interrupted call fetched is kept in a .part file and not fetched again; while another process
+    fetches into the same folder, this one waits. Raises FetchError that lists what was tried, and PipelineError where
+    the disk is full.
     """
     archive_path = archives_dir / archive.file_name
-    if archive_path.exists() and find_difference(archive_path, archive) is None:
+    if _is_there(archive_path, archive):
         return archive_path
     archives_dir.mkdir(parents=True, exist_ok=True)
-    failures = []
-    with requests.Session() as session:
-        session.headers["Accept-Encoding"] = "identity"
-        # Retry-After is not obeyed: it may ask for hours, and there are other mirrors to ask.
-        retry = Retry(RETRIES, backoff_factor=backoff, status_forcelist=BUSY, respect_retry_after_header=False)
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, HTTPAdapter(max_retries=retry))
-        for url in urls:
-            part = _Part(archive_path, url)
-            try:
-                _fetch_from(url, archive, part, session, progress, backoff)
-            except FetchError as error:
-                failures.append(f"  {url}: {error}")
-            else:
-                part.path.replace(archive_path)
-                part.discard()
-                return archive_path
-    raise FetchError(f"{archive.file_name} could not be fetched from any of its sources:\n" + "\n".join(failures))
+    # A lock of the system, which ends with the process that holds it, however that ends.
+    with FileLock(archives_dir / f".{archive.file_name}.lock"):
+        if not _is_there(archive_path, archive):
+            _fetch_from_any(urls, archive, archive_path, progress, patience)
+    return archive_path
 
 
 def find_difference(path: Path, archive: Archive) -> str | None:
@@ -63,6 +77,27 @@ def find_difference(path: Path, archive: Archive) -> str | None:
         return f"expected {archive.num_bytes:,} bytes, got {num_bytes:,}"
     sha256 = hash_file(path)
     return None if sha256 == archive.sha256 else f"expected SHA-256 {archive.sha256}, got {sha256}"
+
+
+def _is_there(archive_path: Path, archive: Archive) -> bool:
+    return archive_path.exists() and find_difference(archive_path, archive) is None
+
+
+def _fetch_from_any(
+    urls: Sequence[str], archive: Archive, archive_path: Path, progress: Progress, patience: Patience
+) -> None:
+    failures = []
+    for url in urls:
+        part = _Part(archive_path, url)
+        try:
+            _fetch_from(url, archive, part, progress, patience)
+        except FetchError as error:
+            failures.append(f"  {url}: {_in_one_line(str(error))}")
+        else:
+            part.path.replace(archive_path)
+            part.discard()
+            return
+    raise FetchError(f"{archive.file_name} could not be fetched from any of its sources:\n" + "\n".join(failures))
 
 
 class _Part:
@@ -94,7 +129,7 @@ class _Part:
         etag = headers.get("ETag", "W/")
         validator = headers.get("Last-Modified") if etag.startswith("W/") else etag
         if validator:
-            write_text(self._validator_path, json.dumps({"url": self._url, "validator": validator}))
+            self._validator_path.write_text(json.dumps({"url": self._url, "validator": validator}), encoding="utf-8")
         self.path.touch()
 
     def discard(self) -> None:
@@ -102,27 +137,26 @@ class _Part:
         self._validator_path.unlink(missing_ok=True)
 
 
-def _fetch_from(
-    url: str, archive: Archive, part: _Part, session: requests.Session, progress: Progress, backoff: float
-) -> None:
+def _fetch_from(url: str, archive: Archive, part: _Part, progress: Progress, patience: Patience) -> None:
     inherited = part.num_bytes > 0
     retries = 0
+    pace = _Pace(patience.window)
     while part.num_bytes < archive.num_bytes:
         before = part.num_bytes
         fault = "the server ends too early"
         try:
-            _append(url, archive, part, session, progress)
-        except requests.RequestException as error:
-            # No answer, or a no: the session has retried what is worth it.
-            raise FetchError(_explain(error)) from None
-        except urllib3.exceptions.HTTPError as error:
-            fault = f"the connection broke: {_explain(error)}"
+            _append(url, archive, part, progress, patience, pace)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+            fault = _explain(error)
+            if not _may_pass(error):
+                raise FetchError(fault) from None
         if part.num_bytes > before:
             retries = 0
         elif retries == RETRIES:
             raise FetchError(fault)
         else:
-            time.sleep(backoff * 2**retries)
+            # Retry-After is not obeyed: it may ask for hours, and there are other mirrors to ask.
+            time.sleep(patience.backoff * 2**retries)
             retries += 1
     difference = find_difference(part.path, archive)
     if difference:
@@ -130,18 +164,18 @@ def _fetch_from(
         if not inherited:
             raise FetchError(difference)
         # The wrong bytes may be those that came from elsewhere.
-        _fetch_from(url, archive, part, session, progress, backoff)
+        _fetch_from(url, archive, part, progress, patience)
 
 
-def _append(url: str, archive: Archive, part: _Part, session: requests.Session, progress: Progress) -> None:
+def _append(url: str, archive: Archive, part: _Part, progress: Progress, patience: Patience, pace: "_Pace") -> None:
     start, validator = part.num_bytes, part.validator()
     headers = {}
     if start:
         headers["Range"] = f"bytes={start}-"
         if validator:
             headers["If-Range"] = validator
-    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        response.raise_for_status()
+    with closing(_keep_pace(_receive(url, headers, patience), pace)) as received:
+        response, _ = next(received)
         expected = {}
         if response.status_code == requests.codes.partial_content:
             expected["Content-Range"] = f"bytes {start}-{archive.num_bytes - 1}/{archive.num_bytes}"
@@ -157,12 +191,115 @@ def _append(url: str, archive: Archive, part: _Part, session: requests.Session, 
         # the same, so that nothing is lost if it breaks off early. Unbuffered: what has arrived outlives the process.
         with part.path.open("r+b", buffering=0) as file:
             file.seek(start)
-            # As it is sent: some servers declare an archive's own compression to be that of the transfer.
-            for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
+            for _, chunk in received:
                 if file.tell() + len(chunk) > archive.num_bytes:
                     raise FetchError(f"expected {archive.num_bytes:,} bytes, the server sends more")
-                file.write(chunk)
+                _write(file, chunk)
                 progress(file.tell(), archive.num_bytes)
+            os.fsync(file.fileno())
+
+
+def _write(file: FileIO, data: bytes) -> None:
+    try:
+        while data:
+            data = data[file.write(data) :]  # the last bytes that a disk takes are fewer than it is given
+    except OSError as error:
+        raise PipelineError(f"{file.name}: can't be written: {error.strerror}") from None
+
+
+def _receive(url: str, headers: dict[str, str], patience: Patience) -> Iterator[Received]:
+    """Yield the response and nothing, and then the response and each chunk, as soon as it has arrived."""
+    secure = url.lower().startswith("https:")
+    with requests.Session() as session:
+        session.headers["Accept-Encoding"] = "identity"
+        # Redirects are followed here: requests would first read the whole body of each into memory.
+        for _ in range(1 + REDIRECTS):
+            request = session.prepare_request(requests.Request("GET", url, headers))
+            settings = session.merge_environment_settings(url, {}, stream=True, verify=None, cert=None)
+            with session.get_adapter(url).send(
+                request,
+                stream=True,
+                timeout=(patience.connect, patience.read),
+                verify=settings["verify"] or True,
+                cert=settings["cert"],
+                proxies=settings["proxies"],
+            ) as response:
+                response.raise_for_status()
+                target = session.get_redirect_target(response)
+                if target is None:
+                    yield response, b""
+                    # As it is sent: some servers declare an archive's own compression to be that of the transfer.
+                    while chunk := response.raw.read1(CHUNK_BYTES, decode_content=False):
+                        yield response, chunk
+                    return
+            url = urljoin(url, target)
+            if secure and not url.lower().startswith("https:"):
+                raise FetchError(f"redirects to {url}, which is not https")
+        raise FetchError(f"redirects more than {REDIRECTS} times")
+
+
+class _Pace:
+    """Whether one source, over all connections to it, brings MIN_BYTES in each window of time."""
+
+    def __init__(self, window: float) -> None:
+        self._window = window
+        self._begin()
+
+    def _begin(self) -> None:
+        self._num_bytes = 0
+        self._end = time.monotonic() + self._window
+
+    def count(self, num_bytes: int) -> None:
+        self._num_bytes += num_bytes
+        if self._num_bytes >= MIN_BYTES:
+            self._begin()
+
+    def wait(self, inbox: "Queue[T]") -> T:
+        """Take what comes next. Raises FetchError when the window ends."""
+        with suppress(Empty):
+            if (seconds := self._end - time.monotonic()) > 0:
+                return inbox.get(timeout=seconds)
+        raise FetchError(f"too slow: less than {MIN_BYTES:,} bytes in {self._window:g} s")
+
+
+def _keep_pace(received: Iterator[Received], pace: _Pace) -> Generator[Received, None, None]:
+    """Yield what is received, on a thread of its own: a lookup or a header that takes for ever can only be left."""
+    inbox: Queue[Received | Exception | None] = Queue(1)
+    left = Event()
+
+    def receive() -> None:
+        try:
+            for item in received:
+                inbox.put(item)
+                if left.is_set():
+                    return
+            inbox.put(None)
+        except Exception as error:  # noqa: BLE001 (raised where it is waited for)
+            inbox.put(error)
+
+    Thread(target=receive, daemon=True).start()
+    try:
+        while item := pace.wait(inbox):
+            if isinstance(item, Exception):
+                raise item
+            pace.count(len(item[1]))
+            yield item
+    finally:
+        left.set()
+        with suppress(Empty):
+            inbox.get_nowait()  # makes room for what the thread has at hand, so that it sees the flag and ends
+
+
+def _in_one_line(text: str) -> str:
+    """Make text that a server had a part in safe to print."""
+    line = "".join(character if character.isprintable() else " " for character in text)
+    return line if len(line) <= MAX_SHOWN else line[:MAX_SHOWN] + "..."
+
+
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, requests.HTTPError):
+        return error.response.status_code in BUSY
+    return isinstance(error, requests.ConnectionError | requests.Timeout | urllib3.exceptions.HTTPError)
 
 
 def _explain(error: Exception) -> str:
@@ -172,4 +309,5 @@ def _explain(error: Exception) -> str:
         return "timed out"
     # urllib3 wraps the system's sentence, such as "Connection refused", in layers of its own.
     reason = getattr(error.args[0], "reason", error.args[0]) if error.args else error
-    return str(reason).split(": ", 1)[-1]
+    told = str(reason).split(": ", 1)[-1]
+    return told if isinstance(error, requests.RequestException) else f"the connection broke: {told}"
