@@ -11,7 +11,7 @@ class Archive:
     """A published archive that holds a dataset in its original format.
 
     `urls` are byte-identical sources, tried in this order. `reader` names the torchvision class, "module:class", that
-    decodes what is unpacked and lists the MD5 of each file in it.
+    lists the files in it, each with its MD5.
     """
 
     file_name: str

@@ -1,22 +1,18 @@
 """Stage `download`: the one place that knows where data comes from and what its original format is."""
 
 import pkgutil
-import tarfile
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import numpy as np
-
 from pipeline import synthetic
+from pipeline.cifar import decode, read_archive, read_folder
 from pipeline.datasets import DATASETS, Archive
 from pipeline.errors import CorruptDataError, FetchError, InputError
 from pipeline.fetch import Progress, fetch_archive, find_difference
-from pipeline.files import hash_file, replace_dir
+from pipeline.files import replace_dir
 from pipeline.manifest import SPLITS, Manifest, Split, save_manifest
 from pipeline.shards import Labels, Pixels, hash_content, write_shards
 
@@ -45,8 +41,10 @@ def download_dataset(name: str, raw_dir: Path, archives_dir: Path, source: str |
     if dataset.archive is None:
         splits, classes = synthetic.generate(), synthetic.CLASSES
     else:
-        with _original_files(dataset.archive, archives_dir, source, progress) as root:
-            splits, classes = _decode(dataset.archive.reader, root)
+        # torchvision takes seconds to import, and only this needs it.
+        dataset_class: type[CIFAR10] = pkgutil.resolve_name(dataset.archive.reader)
+        files = _read_original_files(dataset.archive, dataset_class, archives_dir, source, progress)
+        splits, classes = decode(files, dataset_class)
     content_sha256 = hash_content(splits[split] for split in SPLITS)
     if content_sha256 != dataset.content_sha256:
         raise CorruptDataError(
@@ -93,16 +91,16 @@ def write_raw(
     return manifest
 
 
-@contextmanager
-def _original_files(archive: Archive, archives_dir: Path, source: str | None, progress: Progress) -> Iterator[Path]:
-    """Give a folder with the unpacked files, from wherever they come."""
+def _read_original_files(
+    archive: Archive, dataset_class: "type[CIFAR10]", archives_dir: Path, source: str | None, progress: Progress
+) -> dict[str, bytes]:
+    """Read the original files, from wherever they come."""
     try:
         path = None if source is None else _local_path(source)
     except (ValueError, RuntimeError) as error:
         raise InputError(f"source {source}: {error}") from None
     if path and path.is_dir():
-        yield path
-        return
+        return read_folder(path, dataset_class)
     if path:
         if not path.exists():
             raise InputError(f"source {source}: no such file or folder")
@@ -113,11 +111,7 @@ def _original_files(archive: Archive, archives_dir: Path, source: str | None, pr
             path = fetch_archive(archive, [source] if source else archive.urls, archives_dir, progress)
         except FetchError as error:
             raise FetchError(f"{error}\n{WAYS_OUT.format(file_name=archive.file_name)}") from None
-    archives_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=archives_dir) as unpacked:
-        with tarfile.open(path) as tar:
-            tar.extractall(unpacked, filter="data")
-        yield Path(unpacked)
+    return read_archive(path, dataset_class)
 
 
 def _local_path(source: str) -> Path | None:
@@ -129,28 +123,3 @@ def _local_path(source: str) -> Path | None:
     if "://" in source:
         raise ValueError("should be an http, https or file URL, or a path")
     return Path(source).expanduser()
-
-
-def _decode(reader: str, root: Path) -> tuple[dict[Split, tuple[Pixels, Labels]], tuple[str, ...]]:
-    # torchvision takes seconds to import, and only this needs it.
-    dataset_class: type[CIFAR10] = pkgutil.resolve_name(reader)
-    if root.name == dataset_class.base_folder:
-        root = root.parent
-    _verify_original_files(root / dataset_class.base_folder, dataset_class)
-    splits: dict[Split, tuple[Pixels, Labels]] = {}
-    for split in SPLITS:
-        dataset = dataset_class(root, train=split == "train")
-        # (N, H, W, C) as torchvision gives it to (N, C, H, W).
-        images = np.ascontiguousarray(np.asarray(dataset.data).transpose(0, 3, 1, 2))
-        splits[split] = images, np.asarray(dataset.targets, np.int64)
-    return splits, tuple(dataset.classes)
-
-
-def _verify_original_files(files_dir: Path, dataset_class: "type[CIFAR10]") -> None:
-    meta = dataset_class.meta["filename"], dataset_class.meta["md5"]
-    for name, md5 in (*dataset_class.train_list, *dataset_class.test_list, meta):
-        path = files_dir / name
-        if not path.is_file():
-            raise InputError(f"{path}: missing: the source should hold {dataset_class.base_folder}/ with all its files")
-        if (got := hash_file(path, "md5")) != md5:
-            raise InputError(f"{path}: expected MD5 {md5}, got {got}: it is not the published file")

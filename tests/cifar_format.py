@@ -3,6 +3,7 @@
 import hashlib
 import io
 import pickle
+import struct
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,18 +65,34 @@ def make_tiny_cifar(images_per_file: int = 20, seed: int = 0) -> TinyCifar:
     pixels = rng.integers(0, 256, (6, images_per_file, 3072), np.uint8)
     labels = rng.integers(0, 10, (6, images_per_file))
     files = {
-        name: pickle.dumps(
-            {"batch_label": name, "labels": labels[index].tolist(), "data": pixels[index], "filenames": []}, protocol=2
+        name: dump_as_python2(
+            {"batch_label": name, "labels": labels[index].tolist(), "data": pixels[index], "filenames": []}
         )
         for index, name in enumerate((*TRAIN_FILES, "test_batch"))
     }
-    files["batches.meta"] = pickle.dumps({"label_names": list(CLASSES), "num_vis": 3072}, protocol=2)
+    files["batches.meta"] = dump_as_python2({"label_names": list(CLASSES), "num_vis": 3072})
     return TinyCifar(
         files=files,
         archive=make_archive({f"{BASE_FOLDER}/{name}": content for name, content in files.items()}),
         train=(pixels[:5].reshape(-1, 3, 32, 32), labels[:5].ravel().astype(np.int64)),
         test=(pixels[5].reshape(-1, 3, 32, 32), labels[5].astype(np.int64)),
     )
+
+
+def dump_as_python2(data: object) -> bytes:
+    """Pickle as Python 2 did, in which CIFAR was published: strings of bytes, and numpy's module of then."""
+
+    class Pickler(pickle._Pickler):
+        def save_string(self, text):
+            content = text if isinstance(text, bytes) else text.encode("latin-1")
+            self.write(pickle.BINSTRING + struct.pack("<i", len(content)) + content)
+            self.memoize(text)
+
+        dispatch = {**pickle._Pickler.dispatch, bytes: save_string, str: save_string}  # noqa: RUF012
+
+    buffer = io.BytesIO()
+    Pickler(buffer, protocol=2).dump(data)
+    return buffer.getvalue().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
 
 
 def make_archive(members: dict[str, bytes]) -> bytes:

@@ -7,7 +7,7 @@ import pytest
 from pipeline.datasets import DATASETS
 from pipeline.download import download_dataset
 from pipeline.errors import CorruptDataError, FetchError, InputError
-from pipeline.fetch import MIN_BYTES, RETRIES, Patience, fetch_archive
+from pipeline.fetch import RETRIES, Patience, fetch_archive
 from pipeline.shards import open_shards, verify_shards
 from tests.file_server import FileServer, serve
 from tests.test_normalize import read_images
