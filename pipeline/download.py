@@ -41,9 +41,10 @@ def download_dataset(name: str, raw_dir: Path, archives_dir: Path, source: str |
     if dataset.archive is None:
         splits, classes = synthetic.generate(), synthetic.CLASSES
     else:
+        path = _find_original(dataset.archive, archives_dir, source, progress)
         # torchvision takes seconds to import, and only this needs it.
         dataset_class: type[CIFAR10] = pkgutil.resolve_name(dataset.archive.reader)
-        files = _read_original_files(dataset.archive, dataset_class, archives_dir, source, progress)
+        files = read_folder(path, dataset_class) if path.is_dir() else read_archive(path, dataset_class)
         splits, classes = decode(files, dataset_class)
     content_sha256 = hash_content(splits[split] for split in SPLITS)
     if content_sha256 != dataset.content_sha256:
@@ -91,27 +92,24 @@ def write_raw(
     return manifest
 
 
-def _read_original_files(
-    archive: Archive, dataset_class: "type[CIFAR10]", archives_dir: Path, source: str | None, progress: Progress
-) -> dict[str, bytes]:
-    """Read the original files, from wherever they come."""
+def _find_original(archive: Archive, archives_dir: Path, source: str | None, progress: Progress) -> Path:
+    """Return the path of the verified archive, or of a folder with its files, from wherever they come."""
     try:
         path = None if source is None else _local_path(source)
     except (ValueError, RuntimeError) as error:
         raise InputError(f"source {source}: {error}") from None
     if path and path.is_dir():
-        return read_folder(path, dataset_class)
+        return path
     if path:
         if not path.exists():
             raise InputError(f"source {source}: no such file or folder")
         if difference := find_difference(path, archive):
             raise InputError(f"source {source}: {difference}: it is not the published {archive.file_name}")
-    else:
-        try:
-            path = fetch_archive(archive, [source] if source else archive.urls, archives_dir, progress)
-        except FetchError as error:
-            raise FetchError(f"{error}\n{WAYS_OUT.format(file_name=archive.file_name)}") from None
-    return read_archive(path, dataset_class)
+        return path
+    try:
+        return fetch_archive(archive, [source] if source else archive.urls, archives_dir, progress)
+    except FetchError as error:
+        raise FetchError(f"{error}\n{WAYS_OUT.format(file_name=archive.file_name)}") from None
 
 
 def _local_path(source: str) -> Path | None:

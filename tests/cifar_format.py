@@ -38,14 +38,15 @@ class TinyCifar:
         return folder
 
     def install_reader(self, folder: Path) -> None:
-        """Write a module with a torchvision dataset class for these files, made as torchvision makes CIFAR100."""
+        """Write a module with a class that lists these files as torchvision's CIFAR10 does, quick to import."""
         md5 = {name: hashlib.md5(content).hexdigest() for name, content in self.files.items()}
+        meta = {"filename": "batches.meta", "key": "label_names", "md5": md5["batches.meta"]}
         (folder / "tiny_reader.py").write_text(
-            "from torchvision.datasets import CIFAR10\n\n\n"
-            "class Tiny(CIFAR10):\n"
+            "class Tiny:\n"
+            f"    base_folder = {BASE_FOLDER!r}\n"
             f"    train_list = {[[name, md5[name]] for name in TRAIN_FILES]!r}\n"
             f"    test_list = {[['test_batch', md5['test_batch']]]!r}\n"
-            f"    meta = {{**CIFAR10.meta, 'md5': {md5['batches.meta']!r}}}\n"
+            f"    meta = {meta!r}\n"
         )
 
     def facts(self, *urls: str) -> Dataset:

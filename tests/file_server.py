@@ -1,11 +1,17 @@
 """An HTTP server on loopback that serves one file and can be told to misbehave."""
 
 import re
+import ssl
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import BinaryIO
+
+PIECE_BYTES = 8192
 
 
 @dataclass
@@ -18,19 +24,36 @@ class FileServer:
     cuts: list[int] = field(default_factory=list)  # bytes of the body after which the connection breaks
     statuses: list[int] = field(default_factory=list)  # answered instead of the file
     headers: dict[str, str] = field(default_factory=dict)  # sent in place of the right ones
+    pause: float = 0  # seconds after each PIECE_BYTES
+    # Writes all that is answered, status and headers included, instead of the file; the event says that it's over.
+    answer: Callable[[BinaryIO, threading.Event], None] | None = None
+    tls: ssl.SSLContext | None = None
     requests: list[dict[str, str]] = field(default_factory=list)  # the headers of each request so far
     bytes_sent: int = 0
     url: str = ""
 
 
+class Server(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        # A client may leave in the middle of an answer.
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
-def serve(server: FileServer) -> Iterator[FileServer]:
+def serve(server: FileServer) -> Iterator[FileServer]:  # noqa: C901 (the handler is a class of its own)
+    over = threading.Event()
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             server.requests.append(dict(self.headers))
+            if server.answer:
+                server.answer(self.wfile, over)
+                return
             if server.statuses and (status := server.statuses.pop(0)) != 200:
                 self.send_response(status)
-                self.send_header("Content-Length", "0")
+                for name, value in ({"Content-Length": "0"} | server.headers).items():
+                    self.send_header(name, value)
                 self.end_headers()
                 return
             start = 0
@@ -48,19 +71,26 @@ def serve(server: FileServer) -> Iterator[FileServer]:
                 self.send_header(name, value)
             self.end_headers()
             body = body[: server.cuts.pop(0)] if server.cuts else body
-            server.bytes_sent += len(body)
-            self.wfile.write(body)
+            size = PIECE_BYTES if server.pause else len(body)
+            for begin in range(0, len(body), size or 1):
+                piece = body[begin : begin + size]
+                server.bytes_sent += len(piece)
+                self.wfile.write(piece)
+                time.sleep(server.pause)
 
         def log_message(self, *args):
             pass
 
-    http_server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http_server = Server(("127.0.0.1", 0), Handler)
+    if server.tls:
+        http_server.socket = server.tls.wrap_socket(http_server.socket, server_side=True)
     thread = threading.Thread(target=http_server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    server.url = f"http://127.0.0.1:{http_server.server_port}/tiny.tar.gz"
+    server.url = f"{'https' if server.tls else 'http'}://127.0.0.1:{http_server.server_port}/tiny.tar.gz"
     try:
         yield server
     finally:
+        over.set()
         http_server.shutdown()
         http_server.server_close()
         thread.join()

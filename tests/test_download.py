@@ -1,19 +1,31 @@
+import datetime as dt
 import hashlib
 import shutil
+import ssl
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from ipaddress import ip_address
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from pipeline.datasets import DATASETS
 from pipeline.download import download_dataset
 from pipeline.errors import CorruptDataError, FetchError, InputError
-from pipeline.fetch import RETRIES, Patience, fetch_archive
+from pipeline.fetch import MIN_BYTES, REDIRECTS, RETRIES, Patience, fetch_archive
 from pipeline.shards import open_shards, verify_shards
 from tests.file_server import FileServer, serve
 from tests.test_normalize import read_images
 
 # What a server sends that never gets further: one request, and its retries.
 NOTHING = [0] * (1 + RETRIES)
+AT_ONCE = Patience(backoff=0)
 NO_SERVER = "http://127.0.0.1:9/tiny.tar.gz"
 
 
@@ -36,8 +48,8 @@ def server(tiny):
 def fetch(tiny, tmp_path):
     """Fetch the tiny archive from the URLs given and return its bytes."""
 
-    def fetch_bytes(*urls):
-        path = fetch_archive(tiny.facts().archive, urls, tmp_path / "archives", ignore_progress, Patience(backoff=0))
+    def fetch_bytes(*urls, patience=AT_ONCE):
+        path = fetch_archive(tiny.facts().archive, urls, tmp_path / "archives", ignore_progress, patience)
         assert files_in(path.parent) == ["tiny.tar.gz"]
         return path.read_bytes()
 
@@ -176,6 +188,184 @@ def test_an_endless_body_is_cut_off(fetch, server, tmp_path):
     with pytest.raises(FetchError, match="the server sends more"):
         fetch(server.url)
     assert not (tmp_path / "archives/tiny.tar.gz").exists()
+
+
+@pytest.mark.parametrize("part", [0, 0.5, 1])
+def test_an_archive_with_one_flipped_bit_is_named_and_the_next_mirror_is_asked(part, fetch, server, tiny):
+    content = bytearray(tiny.archive)
+    content[round(part * (len(content) - 1))] ^= 0x10
+    with serve(FileServer(bytes(content))) as bad:
+        with pytest.raises(FetchError, match=f"{bad.url}: expected SHA-256"):
+            fetch(bad.url)
+        assert fetch(bad.url, server.url) == tiny.archive
+
+
+def test_a_file_that_is_a_byte_longer_is_another(fetch, server, tiny):
+    server.content += b"x"
+    with pytest.raises(FetchError, match="expected Content-Length"):
+        fetch(server.url)
+
+
+def test_a_page_of_unknown_length_is_not_the_archive(fetch, server, tiny):
+    server.answer = lambda wfile, over: wfile.write(b"HTTP/1.1 200 OK\r\n\r\n<html>Please log in</html>")
+    with pytest.raises(FetchError, match="expected Content-Length: [0-9]+, got None"):
+        fetch(server.url)
+
+
+def test_a_server_that_asks_for_an_hour_is_not_waited_for(fetch, server, tiny):
+    with serve(FileServer(tiny.archive, statuses=[429] * 9, headers={"Retry-After": "3600"})) as busy:
+        with pytest.raises(FetchError, match="429 Too Many Requests"):
+            fetch(busy.url)
+        assert len(busy.requests) == 1 + RETRIES
+        assert fetch(busy.url, server.url) == tiny.archive
+
+
+def head(status, **headers):
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode()
+
+
+def drip_body(wfile, over, size):
+    wfile.write(head("200 OK", Content_Length=size))
+    while not over.wait(0.001):
+        wfile.write(b"x")
+
+
+def drip_headers(wfile, over, size):
+    wfile.write(b"HTTP/1.1 200 OK\r\nX-Header: ")
+    while not over.wait(0.001):
+        wfile.write(b"x")
+
+
+def say_nothing(wfile, over, size=0):
+    over.wait()
+
+
+@pytest.mark.parametrize("answer", [drip_body, drip_headers, say_nothing])
+def test_a_server_that_takes_for_ever_is_left_for_the_next(answer, fetch, server, tiny):
+    start = time.monotonic()
+    patience = Patience(backoff=0, window=0.3)
+    with serve(FileServer(b"", answer=partial(answer, size=len(tiny.archive)))) as slow:
+        with pytest.raises(FetchError, match=f"too slow: less than {MIN_BYTES:,} bytes in 0.3 s"):
+            fetch(slow.url, patience=patience)
+        assert fetch(slow.url, server.url, patience=patience) == tiny.archive
+    assert time.monotonic() - start < 5
+
+
+def test_a_server_that_gives_a_byte_a_connection_is_left_too(fetch, server, tiny):
+    with serve(FileServer(tiny.archive, cuts=[1] * 100_000)) as slow:
+        assert fetch(slow.url, server.url, patience=Patience(backoff=0, window=0.3)) == tiny.archive
+        assert 1 < len(slow.requests) < 10_000
+    assert int(server.requests[0]["Range"].removeprefix("bytes=").removesuffix("-")) >= len(slow.requests) - 1
+
+
+def test_a_server_that_stays_silent_is_asked_again(fetch, server, tiny):
+    with serve(FileServer(b"", answer=say_nothing)) as silent, pytest.raises(FetchError, match="timed out"):
+        fetch(silent.url, patience=Patience(read=0.1, backoff=0))
+    assert len(silent.requests) == 1 + RETRIES
+
+
+def test_a_download_that_is_left_leaves_no_thread_behind(fetch, server, tiny):
+    before = threading.active_count()
+    with serve(FileServer(tiny.archive, pause=0.05)) as slow:
+        assert fetch(slow.url, server.url, patience=Patience(window=0.2)) == tiny.archive
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
+def test_a_redirect_is_followed(fetch, server, tiny):
+    with serve(FileServer(b"")) as first:
+        first.answer = lambda wfile, over: wfile.write(head("302 Found", Location=server.url))
+        assert fetch(first.url) == tiny.archive
+
+
+@pytest.mark.parametrize(
+    ("location", "reason"),
+    [
+        ("/again", f"redirects more than {REDIRECTS} times"),
+        ("ftp://127.0.0.1/x", "No connection adapters"),
+        ("file:///etc/passwd", "No connection adapters"),
+        ("http://[", "Invalid IPv6 URL"),
+        ("http://:0/", "no host|No host|Invalid URL"),
+    ],
+)
+def test_a_redirect_to_nowhere_is_named_and_the_next_mirror_is_asked(location, reason, fetch, server, tiny):
+    with serve(FileServer(b"")) as lost:
+        lost.answer = lambda wfile, over: wfile.write(head("302 Found", Location=location))
+        with pytest.raises(FetchError, match=reason):
+            fetch(lost.url)
+        assert fetch(lost.url, server.url) == tiny.archive
+
+
+def test_the_body_of_a_redirect_is_not_read(fetch, server, tiny):
+    def redirect(wfile, over):
+        wfile.write(head("302 Found", Location=server.url))
+        while not over.is_set():
+            wfile.write(bytes(100_000))
+
+    with serve(FileServer(b"", answer=redirect)) as endless:
+        assert fetch(endless.url) == tiny.archive
+
+
+@pytest.fixture
+def tls(tmp_path, monkeypatch):
+    """A certificate of 127.0.0.1's own, which requests is told to trust."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem, key_pem = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    pem.write_bytes(certificate.public_bytes(Encoding.PEM))
+    key_pem.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(pem))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem, key_pem)
+    return context
+
+
+def test_a_redirect_from_https_to_http_is_refused_and_one_to_https_followed(fetch, server, tls, tiny):
+    with serve(FileServer(tiny.archive, tls=tls)) as secure, serve(FileServer(b"", tls=tls)) as first:
+        first.answer = lambda wfile, over: wfile.write(head("302 Found", Location=server.url))
+        with pytest.raises(FetchError, match=f"redirects to {server.url}, which is not https"):
+            fetch(first.url)
+        assert server.requests == []
+        first.answer = lambda wfile, over: wfile.write(head("302 Found", Location=secure.url))
+        assert fetch(first.url) == tiny.archive
+
+
+def test_a_certificate_that_is_not_trusted_is_named(fetch, server, tls, monkeypatch):
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    with serve(FileServer(server.content, tls=tls)) as secure, pytest.raises(FetchError, match="CERTIFICATE_VERIFY"):
+        fetch(secure.url)
+
+
+def test_what_a_server_says_is_shown_in_one_line_that_a_terminal_can_print(fetch, server):
+    server.answer = lambda wfile, over: wfile.write(head("404 \x1b[31mred\x07" + "!" * 5000, Content_Length=0))
+    with pytest.raises(FetchError) as caught:
+        fetch(server.url)
+    line = str(caught.value).splitlines()[-1]
+    assert line.isprintable()
+    assert len(line) < 500
+
+
+def test_a_host_without_an_address_is_named(fetch):
+    with pytest.raises(FetchError, match="http://nowhere.invalid/x: .*(resolve|name)"):
+        fetch("http://nowhere.invalid/x")
+
+
+def test_a_second_download_into_the_same_folder_waits_and_fetches_nothing(fetch, server, tiny):
+    server.pause = 0.005
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(fetch, server.url) for _ in range(4)]
+        assert all(future.result() == tiny.archive for future in futures)
+    assert len(server.requests) == 1
 
 
 def test_a_damaged_archive_from_before_is_fetched_again(fetch, server, tiny, tmp_path):

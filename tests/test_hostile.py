@@ -254,7 +254,7 @@ def test_a_batch_that_is_right_but_another_is_found_by_the_hash_of_the_content(d
         download(files={"data_batch_2": dump_as_python2(GOOD)})
 
 
-@pytest.mark.parametrize("names", [None, [], ["a", 1], "ab", {"a": 1}])
+@pytest.mark.parametrize("names", [None, [], ["a", 1], "ab", {"a": 1, "b": 2}])
 def test_class_names_that_are_none_are_named(names, download):
     with pytest.raises(CorruptDataError, match="batches.meta: should have the names"):
         download(files={"batches.meta": dump_as_python2({"label_names": names, "num_vis": 3072})})
