@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -21,6 +22,7 @@ from pipeline.errors import CorruptDataError, FetchError, InputError
 from pipeline.fetch import MIN_BYTES, REDIRECTS, RETRIES, Patience, fetch_archive
 from pipeline.shards import open_shards, verify_shards
 from tests.file_server import FileServer, serve
+from tests.soak.download import make_project, start
 from tests.test_normalize import read_images
 
 # What a server sends that never gets further: one request, and its retries.
@@ -358,6 +360,21 @@ def test_what_a_server_says_is_shown_in_one_line_that_a_terminal_can_print(fetch
 def test_a_host_without_an_address_is_named(fetch):
     with pytest.raises(FetchError, match="http://nowhere.invalid/x: .*(resolve|name)"):
         fetch("http://nowhere.invalid/x")
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="mounts a file system as Linux does")
+def test_a_disk_that_is_full_is_named_and_no_other_mirror_is_asked(server, tiny, tmp_path):
+    env = make_project(tmp_path, server.url, f"{server.url}?mirror")
+    (tmp_path / "data").mkdir()
+    mount = 'mount -t tmpfs -o size=100k tmpfs data || exit 99; "$@"; code=$?; ls data/archives; exit $code'
+    process = start(tmp_path, env, "unshare", "--mount", "--map-root-user", "bash", "-c", mount, "bash")
+    stdout, stderr = process.communicate()
+    if process.returncode == 99 or "unshare" in stderr:
+        pytest.skip(f"may not mount a file system: {stderr}")
+    assert process.returncode == 1
+    assert stderr == "Error: data/archives/tiny.tar.gz.part: can't be written: No space left on device\n"
+    assert stdout == "tiny.tar.gz.part\ntiny.tar.gz.part.json\n"
+    assert len(server.requests) == 1
 
 
 def test_a_second_download_into_the_same_folder_waits_and_fetches_nothing(fetch, server, tiny):

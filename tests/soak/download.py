@@ -1,5 +1,204 @@
-"""Faults of this kind."""
+"""Faults of servers, of the connection to them and of the process that downloads."""
 
-from tests.soak import Experiment
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import cache
+from pathlib import Path
+from random import Random
 
-EXPERIMENTS: tuple[Experiment, ...] = ()
+from pipeline.errors import FetchError
+from pipeline.fetch import RETRIES, Patience, fetch_archive
+from tests.cifar_format import TinyCifar, make_tiny_cifar
+from tests.file_server import FileServer, serve
+from tests.soak import Experiment, WrongBytesError
+
+REPOSITORY = Path(__file__).parents[2]
+ARCHIVE_NAME = "tiny.tar.gz"
+# Whole requests that break off at once, so that a mirror is given up.
+NOTHING = [0] * (1 + RETRIES)
+SHORT = Patience(connect=2, read=0.2, backoff=0, window=1)
+
+
+@cache
+def tiny() -> TinyCifar:
+    return make_tiny_cifar()
+
+
+def fetch(folder: Path, *urls: str) -> None:
+    """Fetch the archive, and see that it's the right one, or FetchError and nothing under its name."""
+    try:
+        path = fetch_archive(tiny().facts().archive, urls, folder, lambda done, total: None, SHORT)
+    except FetchError:
+        assert not (folder / ARCHIVE_NAME).exists(), "a file that was not verified has its final name"
+        raise
+    if path.read_bytes() != tiny().archive:
+        raise WrongBytesError("the archive has wrong bytes")
+
+
+def cut_connections(random: Random, folder: Path) -> None:
+    size = len(tiny().archive)
+    cuts = [random.randrange(1, size) for _ in range(random.randrange(1, 9))]
+    with serve(FileServer(tiny().archive, etag=random.choice(['"v1"', None]), cuts=list(cuts))) as server:
+        fetch(folder, server.url)
+    # Each request starts where the one before it broke off: what is lost is what was on its way.
+    starts = [int(request.get("Range", "bytes=0-")[6:-1]) for request in server.requests]
+    for begin, cut, resumed in zip(starts, cuts, starts[1:], strict=False):
+        assert begin <= resumed <= begin + cut, f"resumed at {resumed}, not at {begin + cut}"
+        assert begin + cut - resumed <= 65_536, f"{begin + cut - resumed} bytes are fetched twice"
+
+
+def change_between_parts(random: Random, folder: Path) -> None:
+    size = len(tiny().archive)
+    etag = random.choice(['"old"', None])
+    with serve(FileServer(random.randbytes(size), etag=etag, cuts=[random.randrange(size), *NOTHING])) as server:
+        with contextlib.suppress(FetchError):
+            fetch(folder, server.url)
+        server.content, server.etag, server.cuts = tiny().archive, etag and '"new"', []
+        fetch(folder, server.url)
+
+
+def garble_answers(random: Random, folder: Path) -> None:
+    """A mirror answers with a damaged response, with noise, or with an archive of other bytes; the next one is good."""
+    size = len(tiny().archive)
+    answer = bytearray(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nETag: x\r\n\r\n" % size + tiny().archive)
+    kind = random.choice(["head", "body", "noise", "cut", "longer", "other"])
+    if kind == "head":
+        for _ in range(random.randrange(1, 5)):
+            answer[random.randrange(60)] = random.randrange(256)
+    elif kind == "body":
+        answer[-random.randrange(1, size)] ^= 1 << random.randrange(8)
+    elif kind == "noise":
+        answer = bytearray(random.randbytes(random.randrange(5000)))
+    elif kind == "cut":
+        del answer[random.randrange(len(answer)) :]
+    elif kind == "longer":
+        answer += random.randbytes(random.randrange(1, 5000))
+    else:
+        answer[-size:] = random.randbytes(size)
+    with (
+        serve(FileServer(b"", answer=lambda wfile, over: wfile.write(answer))) as bad,
+        serve(FileServer(tiny().archive)) as good,
+    ):
+        with contextlib.suppress(FetchError):
+            fetch(folder, bad.url)
+        fetch(folder, bad.url, good.url)
+
+
+def fail_by_status(random: Random, folder: Path) -> None:
+    def statuses() -> list[int]:
+        return [random.choice([400, 403, 404, 408, 410, 416, 429, 500, 502, 503, 504]) for _ in range(99)]
+
+    headers = {"Retry-After": "3600"}
+    with (
+        serve(FileServer(b"", statuses=statuses(), headers=headers)) as first,
+        serve(FileServer(b"", statuses=statuses(), headers=headers)) as second,
+        serve(FileServer(tiny().archive, statuses=random.choices([429, 503], k=random.randrange(1 + RETRIES)))) as good,
+    ):
+        fetch(folder, first.url, second.url, good.url)
+
+
+def make_project(folder: Path, *urls: str) -> dict[str, str]:
+    """Put a copy of the pipeline that knows the tiny dataset into a folder, and return the environment to run it in."""
+    shutil.copytree(REPOSITORY / "pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    tiny().install_reader(folder)
+    with (folder / "pipeline/datasets.py").open("a") as facts:
+        facts.write(f"\nDATASETS['tiny'] = {tiny().facts(*urls)!r}\n")
+    params = (REPOSITORY / "params.yaml").read_text().replace("dataset: cifar10", "dataset: tiny")
+    (folder / "params.yaml").write_text(params)
+    return os.environ | {"PYTHONPATH": str(folder)}
+
+
+def start(folder: Path, env: dict[str, str], *prefix: str) -> subprocess.Popen[str]:
+    command = (*prefix, sys.executable, "-m", "pipeline", "download")
+    return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def check_places(folder: Path) -> None:
+    """See that what has its final name is whole and right."""
+    archive = folder / "data/archives" / ARCHIVE_NAME
+    if archive.exists() and archive.read_bytes() != tiny().archive:
+        raise WrongBytesError("the archive has wrong bytes")
+    raw = folder / "data/raw"
+    if raw.exists():
+        for split, arrays in (("train", tiny().train), ("test", tiny().test)):
+            for kind, array in zip(("images", "labels"), arrays, strict=True):
+                content = (raw / split / f"{kind}-00000-of-00001.npy").read_bytes()
+                if not content.endswith(array.tobytes()):
+                    raise WrongBytesError(f"{split} {kind} are wrong")
+        assert (raw / "manifest.json").exists(), "a folder without manifest has its final name"
+
+
+def finish(folder: Path, process: subprocess.Popen[str]) -> None:
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    check_places(folder)
+    assert (folder / "data/raw/manifest.json").exists(), "the command ended well without its result"
+
+
+def kill_at_any_time(random: Random, folder: Path) -> None:
+    with serve(FileServer(tiny().archive, pause=0.01)) as server:
+        env = make_project(folder, server.url)
+        part = folder / "data/archives" / f"{ARCHIVE_NAME}.part"
+        for _ in range(random.randrange(1, 4)):
+            fetched = part.stat().st_size if part.exists() else 0
+            process = start(folder, env)
+            time.sleep(random.uniform(0.2, 1.5))
+            process.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+            process.communicate()
+            check_places(folder)
+            if part.exists():
+                assert part.stat().st_size >= fetched, "what was fetched before is lost"
+        server.pause = 0
+        finish(folder, start(folder, env))
+    starts = [int(request.get("Range", "bytes=0-")[6:-1]) for request in server.requests]
+    assert starts == sorted(starts), f"fetched anew: {starts}"
+
+
+def download_twice_at_once(random: Random, folder: Path) -> None:
+    with serve(FileServer(tiny().archive, pause=0.005)) as server:
+        env = make_project(folder, server.url)
+        (folder / "data").mkdir()
+        first = start(folder, env)
+        time.sleep(random.uniform(0, 1))
+        if random.random() < 0.3:
+            first.kill()
+            first.communicate()
+            first = start(folder, env)
+        second = start(folder, env)
+        finish(folder, first)
+        finish(folder, second)
+    starts = [int(request.get("Range", "bytes=0-")[6:-1]) for request in server.requests]
+    assert starts == sorted(set(starts)), f"fetched by both: {starts}"
+
+
+def fill_the_disk(random: Random, folder: Path) -> None:
+    """As a full disk does, a limit on the size of files ends a write in its middle."""
+    with serve(FileServer(tiny().archive)) as server:
+        env = make_project(folder, server.url)
+        limit = f"ulimit -f {random.randrange(1, len(tiny().archive) // 1024)}; trap '' XFSZ; exec \"$@\""
+        process = start(folder, env, "bash", "-c", limit, "bash")
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 1, stderr
+        assert "can't be written" in stderr, stderr
+        assert stderr.count("\n") == 1, stderr
+        assert not (folder / "data/archives" / ARCHIVE_NAME).exists()
+        check_places(folder)
+        finish(folder, start(folder, env))
+    assert len(server.requests) == 2
+    assert "Range" in server.requests[1], "fetched anew"
+
+
+EXPERIMENTS: tuple[Experiment, ...] = (
+    Experiment("connection cut at random offsets", "resumed where it broke", cut_connections, 10, 1000),
+    Experiment("archive changed on the server between two parts", "fetched anew", change_between_parts, 5, 500),
+    Experiment("damaged, cut, wrong or random answers of a mirror", "next mirror", garble_answers, 10, 1000),
+    Experiment("HTTP errors of all but one mirror", "next mirror", fail_by_status, 5, 500),
+    Experiment("download killed by SIGKILL at random times", "resumed by the next run", kill_at_any_time, 1, 60),
+    Experiment("two downloads at once", "fetched once, by one of them", download_twice_at_once, 1, 60),
+    Experiment("disk full in the middle of a download", "one error, then resumed", fill_the_disk, 1, 40),
+)
