@@ -6,6 +6,7 @@ msgspec, for what it costs to import: each command is a process of its own, most
 import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
@@ -32,7 +33,10 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 def parse_json(text: bytes, model: type[Parsed]) -> Parsed:
     """Parse strict JSON. Raises ValueError, in one line that names key, rule and value."""
-    return parse(msgspec.json.decode(text), model)
+    try:
+        return parse(msgspec.json.decode(text), model)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def parse(data: object, model: type[Parsed]) -> Parsed:
@@ -49,11 +53,13 @@ def _describe(message: str, data: object, model: type[Model]) -> str:
     path = ["*" if key == "..." else key for key in re.findall(r"\w+|\.\.\.", where)]
     if found := re.fullmatch(r"Object (contains unknown|missing required) field `(.*)`", message, re.DOTALL):
         rule = "unknown key" if "unknown" in found[1] else "missing key"
-        return f"{_shown('.'.join([*path, found[2]]))}: {rule}"
+        return f"{shown('.'.join([*path, found[2]]))}: {rule}"
     if where.startswith("key`"):
         return f"{'.'.join(path[2:]) or 'the file'}: should have strings as keys, and none but those that are known"
     if found := re.fullmatch(r"(\w+): (should .*)", message):
         path, rule = [*path, found[1]], found[2]
+    elif message == "Number out of range":
+        rule = "should be a number that float64 can hold"
     elif message.startswith("Invalid enum value"):
         rule = f"should be {_allowed(model, path)}"
     else:
@@ -69,7 +75,9 @@ def _got(data: Any, path: list[str]) -> Iterator[str]:  # noqa: ANN401 (whatever
             return
         data = data[int(key) if isinstance(data, list | tuple) else key]
     if not isinstance(data, dict):
-        yield f", got {_shown(json.dumps(data, default=str, ensure_ascii=False))}"
+        # In pieces, as many as are shown: aliases of YAML can make a value of a few bytes that is endless when written.
+        pieces = json.JSONEncoder(default=str, ensure_ascii=False, skipkeys=True, check_circular=False).iterencode(data)
+        yield f", got {shown(''.join(islice(pieces, MAX_SHOWN + 1)))}"
 
 
 def _allowed(model: Any, path: list[str]) -> str:  # noqa: ANN401 (a type)
@@ -80,6 +88,8 @@ def _allowed(model: Any, path: list[str]) -> str:  # noqa: ANN401 (a type)
     return " or ".join(map(repr, get_args(model)))
 
 
-def _shown(text: str) -> str:
-    text = " ".join(text.split())  # a key or a value may bring line ends of its own
-    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
+def shown(text: str, length: int = MAX_SHOWN) -> str:
+    """Make what came from a file fit for one line of a terminal: of printable characters and not too long."""
+    text = "".join(character if character.isprintable() else " " for character in text[: 2 * length])
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[:length] + "..."

@@ -1,6 +1,7 @@
 """params.yaml, read once, checked strictly, and from then on a frozen model."""
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,11 @@ from msgspec import Meta
 from pipeline.datasets import DATASETS
 from pipeline.errors import InputError
 from pipeline.manifest import Dtype, Scheme
-from pipeline.models import Model, parse
+from pipeline.models import Model, parse, shown
+
+MAX_LENGTH = 16_384  # characters of the file, and levels of nesting in it: PyYAML's time grows with the square of both
+MAX_DEPTH = 20
+MAX_REASON = 300  # characters of what is wrong with YAML
 
 UnitInterval = Annotated[float, Meta(ge=0, le=1)]
 PositiveUnitInterval = Annotated[float, Meta(gt=0, le=1)]
@@ -59,16 +64,18 @@ def load_params(path: Path) -> Params:
     Raises InputError, one line that names file, key, rule and value.
     """
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_LENGTH + 1)
+        if len(text) > MAX_LENGTH:
+            raise InputError(f"{path}: should have at most {MAX_LENGTH:,} characters")
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file: run this in the repository's top folder") from None
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error.strerror}") from None
-    except RecursionError:
-        raise InputError(f"{path}: not valid YAML: nested too deeply") from None
     except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
         # All but the first are what PyYAML lets slip for a value that is not of its tag, such as `!!int x`.
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path}: not valid YAML: {shown(str(error), MAX_REASON)}") from None
     try:
         return parse(data, Params)
     except ValueError as error:
@@ -81,13 +88,25 @@ class _Loader(yaml.SafeLoader):
     PyYAML knows YAML 1.1, where 010 is 8, 1:30 is 90 and `no` is false, and lets the last of two equal keys win.
     """
 
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.depth > MAX_DEPTH:
+            raise yaml.composer.ComposerError(None, None, "nested too deeply", self.get_mark())
+        self.depth += 1
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         mapping = super().construct_mapping(node, deep)
         if len(mapping) < len(node.value):
-            keys = [key.value for key, _ in node.value]
-            twice = next((key for key in keys if keys.count(key) > 1), keys)
-            raise yaml.constructor.ConstructorError(None, None, f"duplicate key {twice!r}", node.start_mark)
+            counts = Counter(key.value for key, _ in node.value).most_common(1)
+            raise yaml.constructor.ConstructorError(None, None, f"duplicate key {counts[0][0]!r}", node.start_mark)
         return mapping
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge nothing: merges of merges double a mapping with each line."""
 
 
 # A set has no order, and would pass for a list.

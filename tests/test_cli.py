@@ -102,6 +102,27 @@ def test_broken_params_are_one_line_and_nothing_is_written(tiny_workspace):
     assert sorted(path for path in tiny_workspace.path.rglob("*") if "__pycache__" not in path.parts) == before
 
 
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"", "the file: should be a mapping of keys to values, got null"),
+        (b"dataset: caf\xe9", "not valid YAML: 'utf-8' codec can't decode"),
+        (b"a: " + b"[" * 9999, "not valid YAML: nested too deeply"),
+        (b"dataset: &a [*a]", "dataset: should be a string, got [[[["),
+        (None, "can't be read: Is a directory"),
+    ],
+)
+def test_what_is_no_params_file_is_one_line_and_nothing_is_written(content, part, workspace):
+    path = workspace.path / "params.yaml"
+    path.unlink()
+    path.mkdir() if content is None else path.write_bytes(content)
+    for command in ("download", "normalize", "report"):
+        done = workspace.pipeline(command)
+        assert_fails(done, 2, f"Error: params.yaml: {part}")
+        assert done.stderr.count("\n") == 1
+    assert not (workspace.path / "data").exists()
+
+
 def test_a_stage_without_its_input_says_what_to_run(workspace):
     for command in ("stats", "normalize", "report"):
         assert_fails(workspace.pipeline(command), 1, "data/raw/manifest.json: missing", "run `dvc repro`")

@@ -17,6 +17,8 @@ from tests.cifar_format import TinyCifar, make_tiny_cifar
 from tests.file_server import FileServer, serve
 from tests.soak import Experiment, WrongBytesError
 
+os.environ["NO_PROXY"] = "*"  # all servers are on loopback
+
 REPOSITORY = Path(__file__).parents[2]
 ARCHIVE_NAME = "tiny.tar.gz"
 # Whole requests that break off at once, so that a mirror is given up.
@@ -110,7 +112,9 @@ def make_project(folder: Path, *urls: str) -> dict[str, str]:
         facts.write(f"\nDATASETS['tiny'] = {tiny().facts(*urls)!r}\n")
     params = (REPOSITORY / "params.yaml").read_text().replace("dataset: cifar10", "dataset: tiny")
     (folder / "params.yaml").write_text(params)
-    return os.environ | {"PYTHONPATH": str(folder)}
+    return {name: value for name, value in os.environ.items() if name != "PIPELINE_SOURCE"} | {
+        "PYTHONPATH": str(folder)
+    }
 
 
 def start(folder: Path, env: dict[str, str], *prefix: str) -> subprocess.Popen[str]:
