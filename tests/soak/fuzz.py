@@ -1,0 +1,219 @@
+"""Feed damaged and generated inputs to all that reads files: `python -m tests.soak.fuzz [SEED] [INPUTS]`.
+
+Each has to give a value or the exception that it documents, within a second. What does not is printed with its seed.
+"""
+
+import gzip
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import msgspec
+import yaml
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis import strategies as st
+
+from pipeline.cifar import decode_batch, decode_classes, read_archive
+from pipeline.errors import CorruptDataError, InputError
+from pipeline.manifest import Manifest
+from pipeline.models import parse, parse_json
+from pipeline.params import Params, load_params
+from pipeline.plain_pickle import read_plain_pickle
+from tests.cifar_format import BASE_FOLDER, TRAIN_FILES, make_archive, make_tiny_cifar
+
+REPOSITORY = Path(__file__).parents[2]
+SECONDS = 1.0  # of the processor, for inputs of a few kilobytes
+INTERESTING = (b"\0", b"\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"(", b".", b"t", b"R", b"b", b"[", b"{", b'"')
+
+
+class Listing:
+    """Lists one file, as torchvision's classes do, for archives of a few kilobytes."""
+
+    base_folder = BASE_FOLDER
+    train_list = ((TRAIN_FILES[0], ""),)
+    test_list = (("test_batch", ""),)
+    meta = {"filename": "batches.meta", "key": "label_names", "md5": ""}  # noqa: RUF012
+
+
+def mutate(random: Random, samples: list[bytes]) -> bytes:
+    """Damage a valid input in one to six places: bits, bytes, and parts that are cut, doubled or foreign."""
+    content = bytearray(random.choice(samples))
+    for _ in range(random.randint(1, 6)):
+        start = (
+            random.randrange(len(content) + 1)
+            if random.random() < 0.5
+            else random.randrange(min(300, len(content) + 1))
+        )
+        stop = min(len(content), start + int(random.paretovariate(0.7)))
+        match random.randrange(8):
+            case 0 if start < len(content):
+                content[start] ^= 1 << random.randrange(8)
+            case 1 if start < len(content):
+                content[start] = random.randrange(256)
+            case 2:
+                del content[start:stop]
+            case 3:
+                content[start:start] = content[start:stop]
+            case 4:
+                content[start:stop] = random.randbytes(min(16, stop - start))
+            case 5:
+                content[start:start] = random.choice(INTERESTING) * random.choice((1, 1, 1, 2, 100))
+            case 6:
+                other = random.choice(samples)
+                begin = random.randrange(len(other))
+                content[start:stop] = other[begin : begin + random.randrange(200)]
+            case 7:
+                del content[start:]
+    return bytes(content)
+
+
+def read_archive_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(gzip.compress(content, 1) + b"\0" * len(content))  # whose size allows it to unpack to this
+    read_archive(path, Listing)
+
+
+def read_packed_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    read_archive(path, Listing)
+
+
+def load_params_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    load_params(path)
+
+
+def make_targets(folder: Path) -> dict[str, tuple[Callable[[bytes], object], type[Exception], list[bytes]]]:
+    """Name what is fuzzed: what reads it, the exception that it documents, and valid inputs."""
+    tiny = make_tiny_cifar(images_per_file=2)
+    batches = [tiny.files[name] for name in (*TRAIN_FILES, "test_batch")]
+    members = {
+        f"{BASE_FOLDER}/{name}": tiny.files[name][:600] for name in (TRAIN_FILES[0], "test_batch", "batches.meta")
+    }
+    packed = make_archive(members)
+    params = (REPOSITORY / "params.yaml").read_bytes()
+    custom = yaml.safe_load(params)
+    custom["normalize"] |= {"scheme": "custom", "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
+    file = {"path": "train/images-00000-of-00001.npy", "bytes": 100, "sha256": "0" * 64}
+    shards = {"samples": 10, "shards": [{"samples": 10, "images": file, "labels": file}]}
+    manifest = {
+        "format_version": 1, "dataset": "tiny", "classes": ["a", "b"], "dtype": "uint8", "layout": "NCHW",
+        "image_shape": [3, 32, 32], "channels": ["red", "green", "blue"], "content_sha256": "0" * 64,
+        "normalization": {"scheme": "unit", "mean": [0, 0, 0], "std": [1, 1, 1]},
+        "splits": {"train": shards, "test": shards},
+    }  # fmt: skip
+    texts = [msgspec.json.encode(manifest), msgspec.json.format(msgspec.json.encode(manifest))]
+    return {
+        "pickle": (read_plain_pickle, ValueError, [*batches, tiny.files["batches.meta"]]),
+        "batch": (partial(decode_batch, num_classes=10), ValueError, batches),
+        "class names": (partial(decode_classes, key="label_names"), ValueError, [tiny.files["batches.meta"]]),
+        "tar": (partial(read_archive_bytes, folder / "a"), CorruptDataError, [gzip.decompress(packed)]),
+        "gzip": (partial(read_packed_bytes, folder / "b"), CorruptDataError, [packed]),
+        "manifest": (partial(parse_json, model=Manifest), ValueError, texts),
+        "params": (partial(load_params_bytes, folder / "c"), InputError, [params, yaml.safe_dump(custom).encode()]),
+    }
+
+
+def attempt(read: Callable[[bytes], object], expected: type[Exception], content: bytes) -> str | None:
+    """Say what was wrong with how an input was read, or None."""
+    start = time.process_time()
+    try:
+        read(content)
+    except expected as error:
+        if expected is not ValueError and not str(error).isprintable():
+            return f"not one line: {error}"
+    except Exception as error:  # noqa: BLE001 (to find them is what this is for)
+        return repr(error)
+    seconds = time.process_time() - start
+    return f"took {seconds:.1f} s" if seconds > SECONDS else None
+
+
+def fuzz(name: str, number: int, run: str) -> list[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        read, expected, samples = make_targets(Path(folder))[name]
+        faults = []
+        for index in range(number):
+            label = f"{run}/{name}/{index}"
+            if fault := attempt(read, expected, mutate(Random(label), samples)):
+                faults.append(f"{label}: {fault}")
+        return faults
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+DATA = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+)
+
+
+def near(model: type) -> st.SearchStrategy[object]:
+    """Data with keys of a model, whose values are of any type."""
+    return st.fixed_dictionaries({}, optional={field.encode_name: DATA for field in msgspec.structs.fields(model)})
+
+
+def fuzz_values(name: str, number: int, run: str) -> list[str]:
+    faults = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "params.yaml"
+        model = Params if "params" in name else Manifest
+
+        def read(data: object) -> None:
+            if name == "params as YAML":
+                load_params_bytes(path, yaml.safe_dump(data).encode())
+            else:
+                parse(data, model)
+
+        expected = InputError if name == "params as YAML" else ValueError
+
+        @seed(run)
+        @settings(
+            max_examples=number, database=None, deadline=None, phases=[Phase.generate], verbosity=Verbosity.quiet,
+            suppress_health_check=list(HealthCheck),
+        )  # fmt: skip
+        @given(DATA | near(model) | st.fixed_dictionaries({"normalize": DATA, "report": DATA, "dataset": DATA}))
+        def check(data: object) -> None:
+            if fault := attempt(read, expected, data):
+                faults.append(f"{run}/{name}: {fault}: {data!r}")
+
+        check()
+    return faults
+
+
+# Inputs of each kind, of a thousand; the slow ones fewer.
+SHARES = {"pickle": 230, "batch": 200, "class names": 200, "tar": 60, "gzip": 60, "manifest": 200, "params": 40}
+VALUES = {"params as data": 4, "manifest as data": 4, "params as YAML": 2}
+STEP = 5000
+
+
+def main() -> None:
+    run = sys.argv[1] if len(sys.argv) > 1 else "0"
+    total = int(sys.argv[2]) if len(sys.argv) > 2 else 1_000_000
+    start = time.monotonic()
+    tasks = [
+        (function, name, min(STEP, number - begin), f"{run}-{begin}")
+        for function, shares in ((fuzz, SHARES), (fuzz_values, VALUES))
+        for name, share in shares.items()
+        for number in [total * share // 1000]
+        for begin in range(0, number, STEP)
+    ]
+    faults = []
+    counts = dict.fromkeys([*SHARES, *VALUES], 0)
+    with ProcessPoolExecutor(2) as pool:
+        futures = [
+            (pool.submit(function, name, number, label), name, number) for function, name, number, label in tasks
+        ]
+        for future, name, number in futures:
+            faults += future.result()
+            counts[name] += number
+            print(f"{sum(counts.values()):,} inputs, {len(faults)} faults", end="\r", file=sys.stderr)
+    print("\n".join(faults[:50]))
+    print(f"Seed {run}, {sum(counts.values()):,} inputs in {time.monotonic() - start:.0f} s, {len(faults):,} faults:")
+    print("\n".join(f"  {name}: {count:,}" for name, count in counts.items()))
+    sys.exit(bool(faults))
+
+
+if __name__ == "__main__":
+    main()
