@@ -1,4 +1,5 @@
 import hashlib
+import os
 import re
 import shutil
 import signal
@@ -150,6 +151,7 @@ def test_a_source_that_does_not_exist_is_bad_input(workspace):
     assert_fails(workspace.pipeline("download", PIPELINE_SOURCE="absent.tar.gz"), 2, "source absent.tar.gz")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs signals that can be sent to one process")
 def test_a_stage_that_is_told_to_stop_leaves_nothing_behind(workspace, synthetic_raw):
     shutil.copytree(synthetic_raw, workspace.path / "data/raw")
     workspace.pipeline("stats")
@@ -181,6 +183,7 @@ def test_a_signal_amid_an_import_leaves_no_traceback(number, exception, workspac
     assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit on the size of files")
 def test_a_full_disk_is_named_and_nothing_is_left_behind(workspace, synthetic_raw):
     shutil.copytree(synthetic_raw, workspace.path / "data/raw")
     workspace.pipeline("stats")
