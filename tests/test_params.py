@@ -143,10 +143,10 @@ BROKEN_CUSTOM = [
 def message_of(text, tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(text)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InputError) as caught:
         load_params(path)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
     assert caught.value.exit_code == 2
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 600
