@@ -15,11 +15,10 @@ from urllib.parse import urljoin
 
 import requests
 import urllib3
-from filelock import FileLock
 
 from pipeline.datasets import Archive
 from pipeline.errors import FetchError, PipelineError
-from pipeline.files import hash_file
+from pipeline.files import hash_file, only_writer
 
 # Called with the bytes that are there and the bytes that there will be.
 Progress = Callable[[int, int], None]
@@ -63,8 +62,7 @@ def fetch_archive(
     if _is_there(archive_path, archive):
         return archive_path
     archives_dir.mkdir(parents=True, exist_ok=True)
-    # A lock of the system, which ends with the process that holds it, however that ends.
-    with FileLock(archives_dir / f".{archive.file_name}.lock"):
+    with only_writer(archive_path, wait=True):
         if not _is_there(archive_path, archive):
             _fetch_from_any(urls, archive, archive_path, progress, patience)
     return archive_path

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,13 +17,13 @@ from pipeline.parallel import signals_put_off
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock_file(descriptor: int, *, wait: bool) -> None:
-        msvcrt.locking(descriptor, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+    def _lock(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 else:
     import fcntl
 
-    def _lock_file(descriptor: int, *, wait: bool) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    def _lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -33,7 +34,7 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temp_path = _temp_sibling(path, "new")
     try:
-        with _only_writer(path, wait=True):
+        with only_writer(path, wait=True):
             try:
                 with temp_path.open("w", encoding="utf-8", newline="\n") as file:
                     file.write(text)
@@ -70,7 +71,7 @@ def replace_dir(target_dir: Path) -> Iterator[Path]:
     new_dir, old_dir = _temp_sibling(target_dir, "new"), _temp_sibling(target_dir, "old")
     try:
         target_dir.parent.mkdir(parents=True, exist_ok=True)
-        with _only_writer(target_dir, wait=False):
+        with only_writer(target_dir, wait=False):
             _put_right(target_dir)
             try:
                 new_dir.mkdir()
@@ -90,19 +91,8 @@ def replace_dir(target_dir: Path) -> Iterator[Path]:
         raise
 
 
-def hash_file(path: Path, algorithm: str = "sha256") -> str:
-    """Hash a file's bytes, as hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
-def _temp_sibling(path: Path, role: str) -> Path:
-    # In the same folder, so that a rename stays on one file system; .gitignore and .dvcignore know the pattern.
-    return path.with_name(f".{path.name}.{role}.tmp")
-
-
 @contextmanager
-def _only_writer(path: Path, *, wait: bool) -> Iterator[None]:
+def only_writer(path: Path, *, wait: bool) -> Iterator[None]:
     """Keep `path` from other writers; the lock ends with the process, however that ends.
 
     Raises PipelineError where another process has it and this one is not to wait.
@@ -111,9 +101,14 @@ def _only_writer(path: Path, *, wait: bool) -> Iterator[None]:
     while True:
         with lock_path.open("ab") as lock:
             try:
-                _lock_file(lock.fileno(), wait=wait)
+                _lock(lock.fileno())
             except (BlockingIOError, PermissionError):
-                raise PipelineError(f"{path}: another process is writing it: let it end, then run this again") from None
+                if not wait:
+                    raise PipelineError(
+                        f"{path}: another process is writing it: let it end, then run this again"
+                    ) from None
+                time.sleep(0.1)
+                continue
             except OSError as error:
                 # Some file systems of clusters have no locks; there it is for people to run one at a time.
                 if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
@@ -126,6 +121,17 @@ def _only_writer(path: Path, *, wait: bool) -> Iterator[None]:
                 with suppress(PermissionError):  # Windows removes no open file
                     lock_path.unlink()
             return
+
+
+def hash_file(path: Path, algorithm: str = "sha256") -> str:
+    """Hash a file's bytes, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _temp_sibling(path: Path, role: str) -> Path:
+    # In the same folder, so that a rename stays on one file system; .gitignore and .dvcignore know the pattern.
+    return path.with_name(f".{path.name}.{role}.tmp")
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

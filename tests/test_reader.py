@@ -17,6 +17,7 @@ from torch.utils.data import (
     random_split,
 )
 from torchvision import transforms
+from torchvision.datasets import CIFAR10
 
 from pipeline import ShardDataset, load_stats, open_shards
 from pipeline.errors import CorruptDataError, InputError
@@ -48,8 +49,8 @@ def torchvision_dataset(tiny, root, tmp_path_factory):
     def dataset(split, transform=normalize, **kwargs):
         with pytest.MonkeyPatch.context() as patch:
             patch.syspath_prepend(path)
-            reader = importlib.import_module("tiny_reader").Tiny
-        return reader(source, train=split == "train", transform=transform, **kwargs)
+            lists = importlib.import_module("tiny_reader").Tiny
+        return type("Tiny", (lists, CIFAR10), {})(source, train=split == "train", transform=transform, **kwargs)
 
     return dataset
 
