@@ -100,6 +100,14 @@ class ShardSet:
             [np.array(self._map(shard.labels, "int64", (shard.samples,))) for shard in self.shards(split)]
         )
 
+    def take(self, split: Split, indices: Array) -> Array:
+        """Read the images of some samples, (len(indices), C, H, W) of the manifest's dtype, in the order given."""
+        taken = np.empty((len(indices), *self.manifest.image_shape), self.manifest.dtype)
+        for shard, start, stop in self.ranges(split):
+            here = (start <= indices) & (indices < stop)
+            taken[here] = self.images(shard)[indices[here] - start]
+        return taken
+
     def image_blocks(self, split: Split, start: int, stop: int) -> Iterator[Array]:
         """Yield the images of samples [start, stop), in order, in blocks that end where shards end.
 

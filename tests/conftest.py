@@ -5,10 +5,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.datasets import DATASETS
 from pipeline.download import download_dataset
+from pipeline.manifest import Manifest, save_manifest
+from pipeline.shards import ShardSet, hash_content, open_shards, write_shards
 from tests.cifar_format import TinyCifar, make_tiny_cifar
 
 REPOSITORY = Path(__file__).parent.parent
@@ -114,6 +117,36 @@ def commit(workspace, message, tag):
         ["dvc", "push", "--quiet"],
     ):
         check(workspace.run(*command))
+
+
+def write_raw_set(raw_dir: Path, train: np.ndarray, test: np.ndarray, num_classes: int = 2) -> ShardSet:
+    """Write images, (N, C, H, W) uint8, as a raw shard set; classes take turns."""
+    names = ("red", "green", "blue") if train.shape[1] == 3 else tuple(f"band_{i}" for i in range(train.shape[1]))
+    images = {"train": train, "test": test}
+    labels = {split: np.arange(len(images[split])) % num_classes for split in images}
+    raw_dir.mkdir()
+    splits = write_shards(
+        raw_dir,
+        labels,
+        lambda split, start, stop: [images[split][start:stop]],
+        dtype="uint8",
+        image_shape=train.shape[1:],
+        samples_per_shard=10_000,
+    )
+    manifest = Manifest(
+        format_version=1,
+        dataset="made",
+        classes=tuple(f"class_{i}" for i in range(num_classes)),
+        dtype="uint8",
+        layout="NCHW",
+        image_shape=train.shape[1:],
+        channels=names,
+        content_sha256=hash_content((images[split], labels[split]) for split in images),
+        normalization=None,
+        splits=splits,
+    )
+    save_manifest(manifest, raw_dir)
+    return open_shards(raw_dir)
 
 
 @pytest.fixture
