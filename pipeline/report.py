@@ -1,58 +1,47 @@
 """Stage `report`: what the data is and what normalizing did, read back from the shards on disk."""
 
-import math
+import csv
+import io
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pipeline.duplicates import (
+    MAX_DISTANCE,
+    ExactDuplicates,
+    NearDuplicate,
+    count_exact_duplicates,
+    find_near_duplicates,
+)
 from pipeline.errors import CorruptDataError
 from pipeline.files import write_json, write_text
-from pipeline.manifest import SPLITS, Shard, Split
-from pipeline.normalize import normalization_of, normalization_table
-from pipeline.parallel import map_tasks
-from pipeline.shards import Array, Pixels, ShardSet, verify_shards
-from pipeline.stats import Statistics, compute_statistics, sqrt_of_fraction
+from pipeline.manifest import SPLITS, Split
+from pipeline.shards import ShardSet, verify_shards
+from pipeline.survey import NUM_BINS, SplitFigures, Survey, survey_split, value_table
 
 if TYPE_CHECKING:
     from pipeline.params import ReportParams
 
-REMEDY = "run `dvc repro --force normalize`"
+DISTANCES = (0.1, 0.2, 0.3, MAX_DISTANCE)
 
 
 @dataclass(frozen=True)
-class ChannelFigures:
-    """One channel of one split. The last two are means over images of each image's own mean and std.
+class Band:
+    """How many near duplicates lie within a distance, how many test images have one, and how often labels differ."""
 
-    Images have equally many pixels, so `mean_per_image` is `mean`; it is here because tutorials compute it.
-    """
-
-    min: float
-    max: float
-    mean: float
-    std: float
-    mean_per_image: float
-    std_per_image: float
-
-
-@dataclass(frozen=True)
-class SplitFigures:
-    """One split: samples by class name, and figures by channel name before and after normalizing."""
-
-    samples: int
-    classes: dict[str, int]
-    before: dict[str, ChannelFigures]
-    after: dict[str, ChannelFigures]
+    distance: float
+    pairs: int
+    tests: int
+    other_class: int
 
 
 def write_report(
     raw_dir: Path, shards_dir: Path, report_dir: Path, params: "ReportParams"
 ) -> dict[Split, SplitFigures]:
-    """Verify both shard sets, survey them, and write report.html, report.md and metrics.json.
+    """Verify both shard sets, survey them, look for duplicates, and write the page, the text, and tables of figures.
 
     Raises CorruptDataError where a byte differs from the manifests, a value from the formula, a mean or std that should
     be the train split's from that, or, with scheme `dataset`, the normalized train split from mean 0 and std 1.
@@ -60,127 +49,22 @@ def write_report(
     raw, shards = verify_shards(raw_dir), verify_shards(shards_dir)
     if raw.manifest.content_sha256 != shards.manifest.content_sha256:
         raise CorruptDataError(f"{shards_dir} was not made from {raw_dir}: run `dvc repro`")
-    figures = {split: survey_split(raw, shards, split) for split in SPLITS}
+    surveys = {split: survey_split(raw, shards, split) for split in SPLITS}
+    figures = {split: survey.figures for split, survey in surveys.items()}
     check_statistics(shards, figures["train"])
     check_unit_variance(shards, figures["train"])
-    write_json(report_dir / "metrics.json", {split: asdict(figures[split]) for split in SPLITS})
-    for name in ("report.md", "report.html"):
-        write_text(report_dir / name, _render(name, shards, figures, params))
+    exact, near = count_exact_duplicates(raw), find_near_duplicates(raw)
+    bands = count_by_distance(raw, near)
+    facts = {"manifest": shards.manifest, "figures": figures, "exact": exact, "bands": bands}
+    extremes = {split: survey.extremes() for split, survey in surveys.items()}
+    page = _render("report.html", params, **facts, **_draw(raw, shards, surveys, near))
+    text = _render("report.md", params, **facts, extremes=extremes)
+    write_text(report_dir / "report.html", page)
+    write_text(report_dir / "report.md", text)
+    write_json(report_dir / "metrics.json", _metrics(figures, exact, bands[-1]))
+    for name, rows in _tables(shards, surveys, near).items():
+        write_text(report_dir / f"{name}.csv", _csv(rows))
     return figures
-
-
-def survey_split(raw: ShardSet, shards: ShardSet, split: Split) -> SplitFigures:
-    """Compute a split's figures. Raises CorruptDataError if a value or label on disk is not what raw's makes it."""
-    manifest = shards.manifest
-    labels = shards.labels(split)
-    if not np.array_equal(labels, raw.labels(split)):
-        raise CorruptDataError(f"{shards.dir}: the {split} labels are not those of {raw.dir}: {REMEDY}")
-    table = _table(shards)
-
-    def survey_shard(item: tuple[Shard, int, int]) -> _Survey:
-        shard, start, stop = item
-        return _survey_shard(shards, shard, raw.image_blocks(split, start, stop), table)
-
-    surveys = map_tasks(survey_shard, shards.ranges(split))
-    histogram = np.sum([survey.histogram for survey in surveys], axis=0)
-    image_stds = np.concatenate([survey.image_stds for survey in surveys])
-    class_counts = np.bincount(labels, minlength=len(manifest.classes)).tolist()
-    return SplitFigures(
-        samples=manifest.splits[split].samples,
-        classes=dict(zip(manifest.classes, class_counts, strict=True)),
-        before=_figures_before(compute_statistics(raw, split)),
-        after={
-            channel: _figures_after(histogram[index], table[index], image_stds[:, index])
-            for index, channel in enumerate(manifest.channels)
-        },
-    )
-
-
-@dataclass(frozen=True)
-class _Survey:
-    histogram: NDArray[np.int64]  # (C, 256), how often each pixel occurs
-    image_stds: NDArray[np.float64]  # (N, C), of normalized values
-
-
-def _survey_shard(shards: ShardSet, shard: Shard, raw_blocks: Iterable[Pixels], table: Array) -> _Survey:
-    channels = np.arange(len(table))[:, None]
-    written = shards.images(shard)
-    histogram = np.zeros(table.shape, np.int64)
-    image_stds = []
-    done = 0
-    for block in raw_blocks:
-        pixels = block.reshape(*block.shape[:2], -1)
-        values = table[channels, pixels]
-        expected = pixels if shards.manifest.dtype == "uint8" else values
-        if not np.array_equal(written[done : done + len(block)].reshape(pixels.shape), expected):
-            raise CorruptDataError(
-                f"{shards.dir / shard.images.path}: samples {done} to {done + len(block) - 1} are not the normalized "
-                f"raw images: {REMEDY}"
-            )
-        done += len(block)
-        histogram += _count_pixels(pixels)
-        image_stds.append(_image_stds(values))
-    return _Survey(histogram, np.concatenate(image_stds))
-
-
-def _count_pixels(pixels: Pixels) -> NDArray[np.int64]:
-    return np.stack([np.bincount(pixels[:, channel].ravel(), minlength=256) for channel in range(pixels.shape[1])])
-
-
-def _image_stds(values: Array) -> NDArray[np.float64]:
-    """Compute each image's std by channel, (n, C), of values (n, C, pixels)."""
-    wide = values.astype(np.float64)
-    num_pixels = wide.shape[-1]
-    deviations = wide - _sum_pixels(wide)[..., None] / num_pixels
-    variances: NDArray[np.float64] = _sum_pixels(deviations * deviations) / num_pixels
-    return np.sqrt(variances)
-
-
-def _sum_pixels(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    # By halves, in an order that is fixed here: np.sum's order is numpy's affair, and may change with version or CPU.
-    while (num_pixels := values.shape[-1]) > 1:
-        half = num_pixels // 2
-        folded = values[..., :half] + values[..., half : 2 * half]
-        if num_pixels % 2:
-            folded[..., 0] += values[..., -1]
-        values = folded
-    return values[..., 0]
-
-
-def _table(shards: ShardSet) -> Array:
-    return normalization_table(normalization_of(shards.manifest), shards.manifest.dtype)
-
-
-def _figures_before(stats: Statistics) -> dict[str, ChannelFigures]:
-    return {
-        channel: ChannelFigures(
-            min=stats.min[channel],
-            max=stats.max[channel],
-            mean=stats.mean[channel],
-            std=stats.std[channel],
-            mean_per_image=stats.mean[channel],
-            std_per_image=stats.std_per_image[channel],
-        )
-        for channel in stats.mean
-    }
-
-
-def _figures_after(counts: Array, values: Array, image_stds: Array) -> ChannelFigures:
-    """Compute figures from how often each value occurs, in exact fractions, and from the stds of the images."""
-    occurring = [
-        (Fraction(value), count) for value, count in zip(values.tolist(), counts.tolist(), strict=True) if count
-    ]
-    total = sum(count for _, count in occurring)
-    mean = sum(value * count for value, count in occurring) / total
-    variance = sum((value - mean) ** 2 * count for value, count in occurring) / total
-    return ChannelFigures(
-        min=float(min(value for value, _ in occurring)),
-        max=float(max(value for value, _ in occurring)),
-        mean=float(mean),
-        std=sqrt_of_fraction(Fraction(variance)),
-        mean_per_image=float(mean),
-        std_per_image=math.fsum(image_stds) / len(image_stds),
-    )
 
 
 def check_statistics(shards: ShardSet, train: SplitFigures) -> None:
@@ -203,7 +87,7 @@ def check_unit_variance(shards: ShardSet, train: SplitFigures) -> None:
     if normalization is None or normalization.scheme != "dataset":
         return
     # Each value is off by a few roundings of numbers no larger than the largest value.
-    largest = float(np.abs(_table(shards)).max())
+    largest = float(np.abs(value_table(shards)).max())
     epsilon = float(np.finfo(np.float16 if shards.manifest.dtype == "float16" else np.float32).eps)
     tolerance = 4 * epsilon * max(1.0, largest)
     for channel, figures in train.after.items():
@@ -215,7 +99,74 @@ def check_unit_variance(shards: ShardSet, train: SplitFigures) -> None:
             )
 
 
-def _render(name: str, shards: ShardSet, figures: dict[Split, SplitFigures], params: "ReportParams") -> str:
+def count_by_distance(raw: ShardSet, near: list[NearDuplicate]) -> list[Band]:
+    """Count near duplicates, (test, train) pairs, within each of DISTANCES."""
+    labels = {split: raw.labels(split) for split in SPLITS}
+    bands = []
+    for distance in DISTANCES:
+        within = [pair for pair in near if pair.distance <= distance]
+        others = sum(bool(labels["test"][pair.test] != labels["train"][pair.train]) for pair in within)
+        bands.append(Band(distance, len(within), len({pair.test for pair in within}), others))
+    return bands
+
+
+def _metrics(figures: dict[Split, SplitFigures], exact: ExactDuplicates, near: Band) -> dict[str, object]:
+    near_figures = {"pairs": near.pairs, "test_images": near.tests, "pairs_of_other_class": near.other_class}
+    by_split: dict[str, object] = {split: asdict(figures[split]) for split in SPLITS}
+    return by_split | {"duplicates": {"exact": asdict(exact), "near": near_figures}}
+
+
+def _tables(
+    shards: ShardSet, surveys: dict[Split, Survey], near: list[NearDuplicate]
+) -> dict[str, Iterable[tuple[object, ...]]]:
+    """Make the rows of each CSV file, by its name, names of columns first; shares are in percent."""
+    from pipeline.pictures import percent
+
+    table, channels = value_table(shards), shards.manifest.channels
+    pixels: dict[str, Iterable[object]] = {"pixel": range(256)}
+    for index, channel in enumerate(channels):
+        pixels[f"{channel}_value"] = [float(str(value)) for value in table[index]]
+        pixels |= {f"{channel}_{split}": percent(of.pixel_counts[index]).tolist() for split, of in surveys.items()}
+    images: dict[str, Iterable[object]] = {}
+    for name, limit in (("brightness", 1), ("contrast", 0.5)):
+        images[name] = [round((index + 0.5) * limit / NUM_BINS, 3) for index in range(NUM_BINS)]
+        images |= {f"{name}_{split}": percent(of.histograms()[name]).tolist() for split, of in surveys.items()}
+    classes: dict[str, Iterable[object]] = {"class": shards.manifest.classes}
+    classes |= {split: of.figures.classes.values() for split, of in surveys.items()}
+    return {
+        **{
+            name: [tuple(columns), *zip(*columns.values(), strict=True)]
+            for name, columns in (("pixels", pixels), ("images", images), ("classes", classes))
+        },
+        "near_duplicates": [("test", "train", "distance"), *((it.test, it.train, it.distance) for it in near)],
+    }
+
+
+def _csv(rows: Iterable[tuple[object, ...]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _draw(
+    raw: ShardSet, shards: ShardSet, surveys: dict[Split, Survey], near: list[NearDuplicate]
+) -> dict[str, object]:
+    from pipeline import pictures
+
+    table = value_table(shards)
+    closest, farthest = pictures.closest_and_farthest(near)
+    return {
+        "samples": pictures.draw_samples(raw, table),
+        "means": pictures.draw_means(surveys["train"]),
+        "channel_plots": pictures.plot_channels(surveys, shards.manifest.channels, table),
+        "class_plot": pictures.plot_classes(surveys),
+        "image_plots": pictures.plot_images(surveys),
+        "extremes": {split: pictures.draw_extremes(raw, survey, split) for split, survey in surveys.items()},
+        "pairs": {"closest": pictures.draw_pairs(raw, closest), "farthest": pictures.draw_pairs(raw, farthest)},
+    }
+
+
+def _render(name: str, params: "ReportParams", **facts: object) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
     def number(value: float) -> str:
@@ -230,5 +181,5 @@ def _render(name: str, shards: ShardSet, figures: dict[Split, SplitFigures], par
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["number"] = number
-    return environment.get_template(f"{name}.j2").render(manifest=shards.manifest, figures=figures)
+    environment.filters |= {"number": number, "count": "{:,}".format}
+    return environment.get_template(f"{name}.j2").render(**facts)

@@ -156,7 +156,7 @@ def sum_channels(blocks: Iterable[Pixels], sum_roots: RootSum = sum_roots_fast) 
     for block in blocks:
         pixels = block.reshape(*block.shape[:2], -1)
         pixels_per_image = pixels.shape[-1]
-        by_image.append(_sum_images(pixels))
+        by_image.append(sum_images(pixels))
         low.append(pixels.min(axis=0).min(axis=-1))  # twice as fast as over both axes at once
         high.append(pixels.max(axis=0).max(axis=-1))
     # (C, N) each: what is left of N images once their pixels are summed up.
@@ -180,7 +180,7 @@ def sum_channels(blocks: Iterable[Pixels], sum_roots: RootSum = sum_roots_fast) 
     ]
 
 
-def _sum_images(pixels: Pixels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def sum_images(pixels: Pixels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Sum up the pixels and their squares of each image and channel, (n, C) each, of (n, C, pixels)."""
     # In floats, which is faster: whatever the order, they are exact while sums of integers stay below 2^24 in float32
     # and 2^53 in float64. 256 * 255^2 does; an image that can't be cut into rows of 256 takes float64.
