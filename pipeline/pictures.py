@@ -219,7 +219,7 @@ def _inline(svg: str) -> str:
     """Make of an SVG file what stands inside a page: no prolog, no names that two plots share, the page's colour."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"| id="[a-z0-9.]+_\d+"', "", svg)
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>\s*|[ \t]+$", "", svg, flags=re.DOTALL | re.MULTILINE)
     return svg.replace("xlink:href", "href").replace(TEXT_COLOR, "currentColor")
 
 

@@ -127,6 +127,7 @@ def _tables(
     for index, channel in enumerate(channels):
         pixels[f"{channel}_value"] = [float(str(value)) for value in table[index]]
         pixels |= {f"{channel}_{split}": percent(of.pixel_counts[index]).tolist() for split, of in surveys.items()}
+    pixels |= {f"all_{split}": percent(of.pixel_counts.sum(axis=0)).tolist() for split, of in surveys.items()}
     images: dict[str, Iterable[object]] = {}
     for name, limit in (("brightness", 1), ("contrast", 0.5)):
         images[name] = [round((index + 0.5) * limit / NUM_BINS, 3) for index in range(NUM_BINS)]

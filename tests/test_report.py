@@ -1,4 +1,7 @@
+import base64
+import csv
 import dataclasses
+import io
 import json
 import math
 import shutil
@@ -10,14 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from msgspec.structs import replace
+from PIL import Image
 
 from pipeline.errors import CorruptDataError
 from pipeline.manifest import save_manifest
 from pipeline.normalize import normalize_shards
 from pipeline.params import ReportParams
-from pipeline.report import _image_stds, _sum_pixels, check_unit_variance, write_report
+from pipeline.pictures import draw_samples
+from pipeline.report import check_unit_variance, write_report
 from pipeline.shards import open_shards, write_shards
 from pipeline.stats import compute_statistics, write_stats
+from pipeline.survey import _image_stds, _sum_pixels
+from tests.conftest import write_raw_set
+from tests.test_duplicates import make_images
 from tests.test_normalize import make_params, read_images
 
 PARAMS = ReportParams(decimals=4)
@@ -89,7 +97,7 @@ def test_metrics_json_holds_all_figures_and_the_pages_show_them(run, tiny, tmp_p
         assert "airplane" in page
         assert "-0.000" not in page
         assert not any(line != line.rstrip() for line in page.splitlines())
-    assert html.count("<table>") == html.count("</table>") == 4
+    assert html.count("<table>") == html.count("</table>") == 6
     assert "http" not in html
 
 
@@ -105,14 +113,90 @@ def test_names_are_escaped_in_the_page(tiny_raw, run, tmp_path):
     assert "&lt;b&gt;airplane" in (tmp_path / "report/report.html").read_text()
 
 
-def test_the_same_data_give_the_same_bytes(run, tmp_path):
-    def pages():
-        run()
+def test_the_same_data_give_the_same_bytes_on_any_number_of_threads(run, tmp_path, monkeypatch):
+    def pages(threads):
+        monkeypatch.setenv("PIPELINE_THREADS", threads)
+        run(samples_per_shard=7)
         return {path.name: path.read_bytes() for path in (tmp_path / "report").iterdir()}
 
-    first = pages()
-    assert first == pages()
-    assert set(first) == {"metrics.json", "report.html", "report.md"}
+    first = pages("1")
+    assert first == pages("1") == pages("3")
+    tables = {"classes.csv", "images.csv", "near_duplicates.csv", "pixels.csv"}
+    assert set(first) == {"metrics.json", "report.html", "report.md", *tables}
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tables_say_how_often_each_pixel_and_each_kind_of_image_occurs(run, tiny, tmp_path):
+    run(scheme="unit")
+    pixels = read_csv(tmp_path / "report/pixels.csv")
+    assert [int(row["pixel"]) for row in pixels] == list(range(256))
+    for index, channel in enumerate(("red", "green", "blue")):
+        shares = np.bincount(tiny.test[0][:, index].ravel(), minlength=256) * 100 / tiny.test[0][:, index].size
+        assert [float(row[f"{channel}_test"]) for row in pixels] == pytest.approx(shares)
+        assert float(pixels[51][f"{channel}_value"]) == pytest.approx(0.2)
+    images = read_csv(tmp_path / "report/images.csv")
+    brightness = tiny.train[0].reshape(100, -1).mean(axis=1) / 255
+    assert float(images[25]["brightness"]) == 0.51
+    assert float(images[25]["brightness_train"]) == pytest.approx(np.sum((brightness >= 0.5) & (brightness < 0.52)))
+    assert sum(float(row["contrast_test"]) for row in images) == pytest.approx(100)
+    classes = read_csv(tmp_path / "report/classes.csv")
+    assert [int(row["train"]) for row in classes] == np.bincount(tiny.train[1], minlength=10).tolist()
+
+
+def report_on(raw, path, scheme="dataset"):
+    """Normalize and report on a raw shard set of any shape."""
+    write_stats(raw.dir, path / "stats.json")
+    normalize_shards(raw.dir, path / "stats.json", path / "shards", make_params(scheme=scheme))
+    write_report(raw.dir, path / "shards", path / "report", PARAMS)
+    return path / "report"
+
+
+def test_duplicates_are_counted_listed_and_shown(tmp_path):
+    images = make_images(60)
+    test = np.concatenate([images[[8]], images[[21]][..., ::-1], make_images(4, seed=1)])
+    report_dir = report_on(write_raw_set(tmp_path / "raw", images, test), tmp_path)
+    assert (report_dir / "near_duplicates.csv").read_text() == "test,train,distance\n0,8,0.0\n1,21,0.0\n"
+    assert json.loads((report_dir / "metrics.json").read_bytes())["duplicates"] == {
+        "exact": {"train": 0, "test": 0, "test_in_train": 1},
+        "near": {"pairs": 2, "test_images": 2, "pairs_of_other_class": 0},
+    }
+    page = (report_dir / "report.html").read_text()
+    assert page.count('alt="Test image 1 beside train image 21"') == 1
+    assert "| 0.1 | 2 | 2 | 33.33 | 0 |" in (report_dir / "report.md").read_text()
+
+
+@pytest.mark.parametrize(("shape", "num_classes"), [((1, 28, 28), 3), ((2, 5, 9), 2), ((3, 1, 1), 100)])
+def test_images_of_any_shape_and_number_of_classes_are_reported(shape, num_classes, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (50, *shape), np.uint8)
+    raw = write_raw_set(tmp_path / "raw", pixels[:40], pixels[40:], num_classes)
+    page = (report_on(raw, tmp_path) / "report.html").read_text()
+    assert page.count("Mean image of class_") == min(num_classes, 40)
+    assert page.count("<svg") == 2 * shape[0] + 3
+
+
+def test_the_images_that_stand_out_are_those_of_least_and_most_brightness_and_contrast(tmp_path):
+    pixels = np.random.default_rng(0).integers(100, 150, (40, 3, 8, 8), np.uint8)
+    pixels[3], pixels[5], pixels[7, :, :4], pixels[7, :, 4:] = 9, 250, 0, 255
+    raw = write_raw_set(tmp_path / "raw", pixels[:30], pixels[30:])
+    text = (report_on(raw, tmp_path) / "report.md").read_text()
+    for name, indices in (("darkest", "3, "), ("brightest", "5, "), ("flattest", "3, 5, "), ("most contrasted", "7, ")):
+        assert f"| train | {name} | {indices}" in text
+
+
+def test_pictures_are_the_images_before_and_after_normalizing(tmp_path):
+    pixels = np.zeros((4, 1, 2, 2), np.uint8)
+    pixels[0, 0, 0] = 255
+    raw = write_raw_set(tmp_path / "raw", pixels, pixels, num_classes=1)
+    ((name, before, after),) = draw_samples(raw, np.linspace(-2, 2, 256, dtype=np.float32)[None])
+    assert (name, before.width, before.height) == ("class_0", 4 * 2 + 3 * 2, 2)
+    assert before == after
+    shown = np.array(Image.open(io.BytesIO(base64.b64decode(before.url.partition(",")[2]))))
+    assert shown[:, 0].tolist() == [[255, 255, 255, 255], [0, 0, 0, 255]]
+    assert shown[0, 2].tolist() == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(

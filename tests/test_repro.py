@@ -40,7 +40,11 @@ def test_an_archive_served_over_http_becomes_shards_stats_and_report(workspace, 
     assert tracked == [
         "data/.gitignore",
         "data/report/.gitignore",
+        "data/report/classes.csv",
+        "data/report/images.csv",
         "data/report/metrics.json",
+        "data/report/near_duplicates.csv",
+        "data/report/pixels.csv",
         "data/report/report.md",
         "data/stats.json",
     ]
@@ -56,6 +60,16 @@ def test_metrics_can_be_shown_and_compared(workspace):
     files = shown[""]["data"]
     assert files["data/stats.json"]["data"]["images"] == 100
     assert files["data/report/metrics.json"]["data"]["train"]["samples"] == 100
+
+
+def test_plots_are_drawn_with_titles_and_axes_of_this_and_other_revisions(workspace):
+    for command in (["show"], ["diff", "HEAD"]):
+        drawn = json.loads(workspace.run("dvc", "plots", *command, "--json").stdout)
+        titles = {plot[0]["content"]["title"]["text"] for plot in drawn["data"].values() if plot}
+        assert {"Pixels before normalizing", "Green after normalizing", "Test samples by class"} <= titles
+        assert len(titles) == 10  # the tiny dataset has no near duplicates to draw
+        # The one file that has to be among the plots and is none.
+        assert {error["source"] for error in drawn.get("errors", [])} <= {"data/report/report.md"}
 
 
 @pytest.mark.parametrize(

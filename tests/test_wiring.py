@@ -16,6 +16,7 @@ from pipeline.params import Params
 from tests.conftest import REPOSITORY
 
 STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+TABLES = ("classes.csv", "images.csv", "near_duplicates.csv", "pixels.csv")
 README = (REPOSITORY / "README.md").read_text()
 COMMANDS = {command.callback.__name__ for command in cli.app.registered_commands}
 
@@ -73,7 +74,7 @@ def test_data_flow_through_the_paths_of_the_commands():
         "download": {raw},
         "stats": {stats},
         "normalize": {shards},
-        "report": {f"{report}/{name}" for name in ("metrics.json", "report.html", "report.md")},
+        "report": {f"{report}/{name}" for name in ("metrics.json", "report.html", "report.md", *TABLES)},
     }
     data_deps = {stage: {dep for dep in entries(stage, "deps") if dep.startswith("data/")} for stage in STAGES}
     assert data_deps == {"download": set(), "stats": {raw}, "normalize": {raw, stats}, "report": {raw, shards}}
@@ -89,7 +90,8 @@ def test_metrics_are_json_in_git_and_large_outs_in_the_cache():
     }
     assert all(settings["desc"] for settings in listed.values())
     in_git = {name for name, settings in listed.items() if settings.get("cache") is False}
-    assert in_git == {"data/stats.json", "data/report/metrics.json", "data/report/report.md"}
+    tables = {f"data/report/{name}" for name in TABLES}
+    assert in_git == {"data/stats.json", "data/report/metrics.json", "data/report/report.md", *tables}
     assert entries("stats", "metrics") | entries("report", "metrics") == {"data/stats.json", "data/report/metrics.json"}
 
 
