@@ -8,8 +8,9 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from pipeline.card import render_card
 from pipeline.errors import InputError
-from pipeline.files import replace_dir
+from pipeline.files import replace_dir, write_text
 from pipeline.manifest import SPLITS, Dtype, Manifest, Normalization, Split, save_manifest
 from pipeline.shards import Array, Pixels, open_shards, write_shards
 from pipeline.stats import Statistics, read_statistics
@@ -123,5 +124,7 @@ def normalize_shards(
             scheduler=scheduler,
         )
         manifest = replace(raw.manifest, dtype=params.dtype, normalization=normalization, splits=splits)
+        for name, text in render_card(manifest).items():
+            write_text(staging_dir / name, text)
         save_manifest(manifest, staging_dir)
     return manifest

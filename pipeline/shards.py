@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.card import render_card
 from pipeline.errors import CorruptDataError
 from pipeline.manifest import (
     MANIFEST_NAME,
@@ -133,7 +134,13 @@ class ShardSet:
         ]
         to_check = [(file, shard) for file, shard in files if file not in but]
         problems = [problem for problem in map_tasks(lambda item: self._find_problem(*item), to_check) if problem]
-        expected = {MANIFEST_NAME, *(file.path for file, _ in files)}
+        card = render_card(self.manifest)
+        problems += [
+            f"{self.dir / name}: missing, or not what the manifest says"
+            for name, text in card.items()
+            if not _holds(self.dir / name, text.encode())
+        ]
+        expected = {MANIFEST_NAME, *card, *(file.path for file, _ in files)}
         found = {path.relative_to(self.dir).as_posix() for path in self.dir.rglob("*") if not path.is_dir()}
         problems += [f"{self.dir / name}: not in the manifest" for name in sorted(found - expected)]
         if problems:
@@ -189,6 +196,10 @@ class ShardSet:
             yield array[start:stop]
         if sha256.hexdigest() != file.sha256:
             raise CorruptDataError(f"{self.dir / file.path}: expected SHA-256 {file.sha256}, got {sha256.hexdigest()}")
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
 
 
 def open_shards(shards_dir: str | PathLike[str]) -> ShardSet:

@@ -131,7 +131,7 @@ def test_the_same_params_give_the_same_bytes(run, tmp_path):
     for name in ("one", "two"):
         run(name)
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*"))
-    assert len(files) == 2 + 2 * 2 + 1
+    assert len(files) == 2 + 2 * 2 + 3  # two folders, images and labels of each split, manifest and card
     for file in files:
         if (tmp_path / "one" / file).is_file():
             assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()

@@ -1,0 +1,86 @@
+"""The report's page in a real browser, where there is one."""
+
+import itertools
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.chromium import PROGRAM, open_chromium
+from tests.conftest import write_raw_set
+from tests.test_duplicates import make_images
+from tests.test_report import report_on
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed")
+
+VIEWS = [(width, scheme) for width in (400, 1400) for scheme in ("light", "dark")]
+
+
+@pytest.fixture(scope="module")
+def page_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("page")
+    images = make_images(80)
+    test = np.concatenate([np.roll(images[:30], 1, axis=3), make_images(4, seed=1)])
+    return report_on(write_raw_set(path / "raw", images, test, num_classes=10), path) / "report.html"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with open_chromium(tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
+@pytest.fixture(params=VIEWS, ids=lambda view: f"{view[0]} px, {view[1]}")
+def page(request, browser, page_path):
+    browser.open(page_path, *request.param)
+    return browser
+
+
+def test_the_page_loads_all_of_itself_and_nothing_else(page, page_path):
+    assert page.found("Runtime.consoleAPICalled") == page.found("Runtime.exceptionThrown") == []
+    assert page.found("Log.entryAdded") == page.found("Network.loadingFailed") == []
+    urls = [request["request"]["url"] for request in page.found("Network.requestWillBeSent")]
+    assert [url for url in urls if not url.startswith("data:")] == [page_path.as_uri()]
+    num_images, num_loaded = page.evaluate(
+        "[document.images.length, [...document.images].filter(it => it.complete && it.naturalWidth > 0).length]"
+    )
+    # Strips of each class twice, mean images, strips of what stands out, and pairs of near duplicates.
+    assert num_images == num_loaded == 2 * 10 + 11 + 8 + 30
+
+
+def test_the_page_fits_its_width(page):
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    # What is wider, such as a table, scrolls within itself.
+    assert page.evaluate(
+        "[...document.querySelectorAll('img, svg, figure, p, dl')].every(it => {"
+        "  const box = it.getBoundingClientRect(); return box.left >= 0 && box.right <= innerWidth })"
+    )
+
+
+def test_the_page_can_be_read_without_seeing_it(page):
+    assert page.evaluate("[...document.images].every(it => it.alt.length > 5)")
+    assert page.evaluate("[...document.querySelectorAll('svg')].every(it => it.closest('[role=img][aria-label]'))")
+    levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(it => +it.tagName[1])")
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_text_is_light_on_dark_or_dark_on_light_as_the_reader_likes_it(browser, page_path):
+    ink = {}
+    for scheme in ("light", "dark"):
+        browser.open(page_path, 1400, scheme)
+        ink[scheme] = browser.evaluate(
+            "['body', 'svg text'].map(it => getComputedStyle(document.querySelector(it)))"
+            ".map((it, i) => i ? it.fill : it.color).concat(getComputedStyle(document.body).backgroundColor)"
+        )
+    for text, in_plots, paper in ink.values():
+        assert text == in_plots != paper
+    assert ink["light"] != ink["dark"]
+
+
+@pytest.mark.skipif("AXE_CORE" not in os.environ, reason="AXE_CORE names no axe.min.js of npm's package axe-core")
+def test_axe_finds_no_violation(page):
+    page.evaluate(Path(os.environ["AXE_CORE"]).read_text())
+    found = page.evaluate("axe.run().then(it => it.violations.map(v => [v.id, v.nodes.map(n => n.html).slice(0, 3)]))")
+    assert found == []
