@@ -85,7 +85,7 @@ def report() -> None:
 
     params = load_params(PARAMS_PATH)
     write_report(RAW_DIR, SHARDS_DIR, REPORT_DIR, params.report)
-    typer.echo(f"{REPORT_DIR}: report.html, report.md, metrics.json")
+    typer.echo(f"{REPORT_DIR}: report.html, report.md, metrics.json and tables")
 
 
 @app.command()

@@ -209,7 +209,7 @@ def _draw_svg(title: str, draw: Callable[[Axes], None], height: float = 2.6) -> 
         figure = Figure(figsize=(4, height), layout="constrained")
         axes = figure.subplots()
         draw(axes)
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     return _inline(text.getvalue())

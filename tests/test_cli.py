@@ -38,7 +38,7 @@ def test_each_command_prints_one_line(tiny_workspace):
     for command, part in (
         (["stats"], "data/stats.json: tiny train, 100 images, mean 0.4987 0.4991 0.4984, std 0.2900 0.2901 0.2904"),
         (["normalize"], "data/shards: tiny, 100 train, 20 test, 3x32x32 float32, 1 MB in 2 shards"),
-        (["report"], "data/report: report.html, report.md, metrics.json"),
+        (["report"], "data/report: report.html, report.md, metrics.json and tables"),
         (["verify", "data/shards"], "data/shards: tiny, 100 train, 20 test, 3x32x32 float32, 1 MB in 2 shards"),
         (["verify", "data/raw"], "every file is as the manifest says"),
     ):
