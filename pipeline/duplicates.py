@@ -29,10 +29,10 @@ EXACT_SUM = 2**24
 GRID = 8  # cells a side
 NUM_CANDIDATES = 8
 MIN_LIKENESS = 0.5  # of candidates, in [-1, 1]
-TESTS_AT_ONCE = 64  # beside 50,000 train images, 13 MB of likenesses, and as many for the mirrored ones
+LIKENESSES_AT_ONCE = 3_200_000  # 13 MB, and as many of mirrored images: beside 50,000 train images of 64 test images
 
 Floats = NDArray[np.float32]
-Pairs = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def find_near_duplicates(raw: ShardSet, max_distance: float = MAX_DISTANCE) -> l
     def find(indices: Array) -> list[NearDuplicate]:
         return list(_find_near(raw, train, indices, max_distance))
 
-    found = map_tasks(find, _ranges(raw, "test", TESTS_AT_ONCE))
+    found = map_tasks(find, _ranges(raw, "test", max(1, LIKENESSES_AT_ONCE // raw.manifest.splits["train"].samples)))
     return [pair for pairs in found for pair in pairs]
 
 
@@ -125,7 +125,7 @@ def measure_distances(tests: Floats, trains: Floats, max_shift: tuple[int, int])
     return np.maximum(1 - best, 0)
 
 
-def _find_near(raw: ShardSet, train: Floats, indices: Pairs, max_distance: float) -> Iterator[NearDuplicate]:
+def _find_near(raw: ShardSet, train: Floats, indices: Indices, max_distance: float) -> Iterator[NearDuplicate]:
     pixels = raw.take("test", indices)
     plain, mirrored = describe(pixels) @ train, describe(pixels[..., ::-1]) @ train
     tests, trains = _choose_candidates(np.maximum(plain, mirrored))
@@ -144,7 +144,7 @@ def _find_near(raw: ShardSet, train: Floats, indices: Pairs, max_distance: float
         )
 
 
-def _choose_candidates(likenesses: Floats) -> tuple[Pairs, Pairs]:
+def _choose_candidates(likenesses: Floats) -> tuple[Indices, Indices]:
     """Choose the most alike train images of each test image, the first ones of equals, as indices of pairs."""
     chosen = []
     count = min(NUM_CANDIDATES, likenesses.shape[1])
@@ -163,12 +163,12 @@ def _scale(values: Array, units: Array, level: float) -> Floats:
         return np.nan_to_num(np.rint(values / units * level), posinf=0, neginf=0).astype(np.float32)
 
 
-def _ranges(raw: ShardSet, split: Split, size: int) -> list[Pairs]:
+def _ranges(raw: ShardSet, split: Split, size: int) -> list[Indices]:
     return [np.arange(*samples) for samples in split_range(0, raw.manifest.splits[split].samples, size)]
 
 
 def _hashes(raw: ShardSet, split: Split) -> list[bytes]:
-    def hash_images(indices: Pairs) -> list[bytes]:
+    def hash_images(indices: Indices) -> list[bytes]:
         return [hashlib.sha256(image.data).digest() for image in raw.take(split, indices)]
 
     return [key for keys in map_tasks(hash_images, _ranges(raw, split, 1024)) for key in keys]

@@ -180,7 +180,8 @@ def draw_images(images: Pixels) -> Png:
         row[:, left : left + width, :3] = image.transpose(1, 2, 0)
         row[:, left : left + width, 3] = 255
     png = io.BytesIO()
-    imsave(png, row, format="png", metadata=NO_SOFTWARE)
+    # Not compressed: how it would be is the compressor's affair, and may change with version or CPU.
+    imsave(png, row, format="png", metadata=NO_SOFTWARE, pil_kwargs={"compress_level": 0})
     return Png("data:image/png;base64," + base64.b64encode(png.getvalue()).decode(), row.shape[1], height)
 
 

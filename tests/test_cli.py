@@ -52,6 +52,7 @@ def test_the_python_of_the_readme_reads_the_shards_whatever_their_dtype(tiny_wor
     training, *snippets = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
     tiny_workspace.pipeline("stats")
     tiny_workspace.pipeline("normalize")
+    tiny_workspace.pipeline("report")
     save = "import sys; np.save(sys.argv[1], {})\n"
     assert tiny_workspace.run("python", "-c", snippets[0] + save.format("images"), "float32.npy").returncode == 0
     tiny_workspace.set_param("dtype: float32", "dtype: uint8")

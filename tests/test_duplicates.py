@@ -82,7 +82,7 @@ def test_the_same_frame_makes_no_duplicates(tmp_path):
 def test_the_pairs_are_the_same_on_any_number_of_threads(threads, planted, monkeypatch):
     expected = find_near_duplicates(planted)
     monkeypatch.setenv("PIPELINE_THREADS", threads)
-    monkeypatch.setattr("pipeline.duplicates.TESTS_AT_ONCE", 5)
+    monkeypatch.setattr("pipeline.duplicates.LIKENESSES_AT_ONCE", 5 * NUM_TRAIN)
     assert find_near_duplicates(planted) == expected
 
 

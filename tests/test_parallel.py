@@ -33,7 +33,7 @@ def expected(synthetic_raw, tmp_path_factory):
 def test_every_byte_is_the_same_on_any_number_of_threads(num_threads, expected, synthetic_raw, tmp_path, monkeypatch):
     monkeypatch.setenv("PIPELINE_THREADS", num_threads)
     assert run_all(synthetic_raw, tmp_path) == expected
-    assert len(expected) == 1 + (2 * (8 + 2) + 1) + 3
+    assert len(expected) == 1 + (2 * (8 + 2) + 3) + 7
 
 
 @pytest.mark.parametrize("setting", ["0", "-1", "two", "1.5"])
