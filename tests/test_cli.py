@@ -57,6 +57,7 @@ def test_the_python_of_the_readme_reads_the_shards_whatever_their_dtype(tiny_wor
     assert tiny_workspace.run("python", "-c", snippets[0] + save.format("images"), "float32.npy").returncode == 0
     tiny_workspace.set_param("dtype: float32", "dtype: uint8")
     tiny_workspace.pipeline("normalize")
+    tiny_workspace.pipeline("report")
     done = tiny_workspace.run("python", "-c", "".join(snippets) + save.format("values"), "uint8.npy")
     assert done.returncode == 0, done.stderr
     done = tiny_workspace.run("python", "-c", training + "print([batch.dtype for batch in next(iter(loader))])")
