@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from pipeline.datasets import DATASETS
 from pipeline.download import download_dataset
@@ -23,6 +24,9 @@ if "PIPELINE_SOURCE" in os.environ:
     os.environ["REAL_SOURCE"] = os.environ.pop("PIPELINE_SOURCE")
 REAL_SOURCE = os.environ.get("REAL_SOURCE")
 os.environ["NO_PROXY"] = "*"
+# How long an example takes says more of what else the machine does.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 @dataclass(frozen=True)
