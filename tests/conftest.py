@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from pipeline.card import render_card
 from pipeline.datasets import DATASETS
 from pipeline.download import download_dataset
 from pipeline.manifest import Manifest, save_manifest
@@ -151,6 +152,11 @@ def write_raw_set(raw_dir: Path, train: np.ndarray, test: np.ndarray, num_classe
     )
     save_manifest(manifest, raw_dir)
     return open_shards(raw_dir)
+
+
+def save_card(shards: ShardSet) -> None:
+    for name, text in render_card(shards.manifest).items():
+        (shards.dir / name).write_text(text)
 
 
 @pytest.fixture

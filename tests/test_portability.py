@@ -66,7 +66,7 @@ def test_an_error_shows_a_path_that_the_locale_can_not_spell(tiny_raw, tmp_path)
 
 def test_names_are_good_ones_where_case_does_not_count_and_on_windows(expected):
     assert len({name.casefold() for name in expected}) == len(expected)
-    assert all(re.fullmatch(r"[a-z0-9./_-]+", name) for name in expected)
+    assert all(re.fullmatch(r"[A-Za-z0-9./_-]+", name) for name in expected)
 
 
 def test_a_source_that_is_read_only_stays_as_it_was(tiny, tmp_path, monkeypatch):

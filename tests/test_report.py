@@ -16,7 +16,6 @@ from hypothesis.extra import numpy as hnp
 from msgspec.structs import replace
 from PIL import Image
 
-from pipeline.card import render_card
 from pipeline.errors import CorruptDataError
 from pipeline.manifest import save_manifest
 from pipeline.normalize import normalize_shards
@@ -26,7 +25,7 @@ from pipeline.report import check_unit_variance, write_report
 from pipeline.shards import open_shards, write_shards
 from pipeline.stats import compute_statistics, write_stats
 from pipeline.survey import _image_stds, _sum_pixels
-from tests.conftest import write_raw_set
+from tests.conftest import save_card, write_raw_set
 from tests.test_duplicates import make_images
 from tests.test_normalize import make_params, read_images
 
@@ -126,11 +125,6 @@ def test_the_same_data_give_the_same_bytes_on_any_number_of_threads(run, tmp_pat
     assert first == pages("1") == pages("3")
     tables = {"classes.csv", "images.csv", "near_duplicates.csv", "pixels.csv"}
     assert set(first) == {"metrics.json", "report.html", "report.md", *tables}
-
-
-def save_card(shards):
-    for name, text in render_card(shards.manifest).items():
-        (shards.dir / name).write_text(text)
 
 
 def read_csv(path):

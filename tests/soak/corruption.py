@@ -12,6 +12,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from pipeline import synthetic
+from pipeline.card import CARD_NAME, CROISSANT_NAME
 from pipeline.download import write_raw
 from pipeline.errors import CorruptDataError, PipelineError
 from pipeline.manifest import SPLITS, save_manifest
@@ -21,6 +22,7 @@ from pipeline.reader import ShardDataset
 from pipeline.report import write_report
 from pipeline.shards import hash_content, open_shards, verify_shards, write_shards
 from pipeline.stats import write_stats
+from tests.conftest import save_card
 from tests.soak import Experiment, WrongBytesError
 
 PARAMS = NormalizeParams(scheme="dataset", mean=None, std=None, dtype="float32", samples_per_shard=20)
@@ -131,6 +133,13 @@ def add_a_file(random: Random, path: Path) -> None:
     expect_set_is_refused(path, "train", str(extra))
 
 
+def damage_the_card(random: Random, path: Path) -> None:
+    shards_dir = shutil.copytree(whole_sets() / "float32", path / "shards")
+    damaged = shards_dir / random.choice((CARD_NAME, CROISSANT_NAME))
+    random.choice((flip_a_bit, cut_the_end, remove_it))(random, damaged)
+    expect_set_is_refused(path, "train", str(damaged))
+
+
 def expect_set_is_refused(path: Path, split: str, name: str) -> None:
     shards_dir = path / "shards"
     expect_refusal(partial(verify_shards, shards_dir), name)
@@ -193,6 +202,7 @@ def forge_a_set(random: Random, path: Path) -> None:
         samples_per_shard=20,
     )
     save_manifest(replace(whole.manifest, splits=splits), forged_dir)
+    save_card(open_shards(forged_dir))
     if dtype == "uint8":
         expect_refusal(partial(verify_shards, forged_dir), "content_sha256")
     report = partial(write_report, whole_sets() / "raw", forged_dir, path / "report", ReportParams(decimals=4))
@@ -220,6 +230,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         for fault, damage in OF_ONE_FILE.items()
     ),
     Experiment("two shards swapped", NAMED, swap_two_files, quick=2, soak=200),
+    Experiment("the dataset card damaged or missing", NAMED, damage_the_card, quick=2, soak=200),
     Experiment("a file too many", NAMED, add_a_file, quick=2, soak=200),
     Experiment(
         "any of these in data/raw",
