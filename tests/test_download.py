@@ -268,8 +268,8 @@ def test_a_server_that_stays_silent_is_asked_again(fetch, server, tiny):
 
 def test_a_download_that_is_left_leaves_no_thread_behind(fetch, server, tiny):
     before = threading.active_count()
-    with serve(FileServer(tiny.archive, pause=0.05)) as slow:
-        assert fetch(slow.url, server.url, patience=Patience(window=0.2)) == tiny.archive
+    with serve(FileServer(tiny.archive, pause=0.05)) as slow, serve(FileServer(bytes(10**6))) as wrong:
+        assert fetch(slow.url, wrong.url, server.url, patience=Patience(window=0.2)) == tiny.archive
     deadline = time.monotonic() + 5
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)

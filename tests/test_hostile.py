@@ -155,9 +155,10 @@ def header_with_size(size):
         gzip.compress(b"not tar" * 1000),
         gzip.compress(os.urandom(5000))[:-9],
         gzip.compress(os.urandom(5000))[:-4] + b"\0\0\0\0",
-        gzip.compress(header_with_size(b"\xff" * 12) * 10),  # -1 bytes, which once led tarfile in a circle
+        gzip.compress(header_with_size(b"\xff" * 12) * 10),
         gzip.compress(header_with_size(b"\x80" + b"\xff" * 11)),
-        gzip.compress(header_with_size(b"\xff" * 10 + b"\xfc\x00") * 10),
+        # -1024 bytes, which lead tarfile back to the header before, in a circle.
+        gzip.compress(tarfile.TarInfo("y").tobuf() + header_with_size(b"\xff" * 10 + b"\xfc\x00") * 10),
         pack(*[member(f"file {index}") for index in range(2000)]),
     ],
     ids=range(10),
