@@ -53,7 +53,7 @@ def read_archive(path: Path, dataset_class: "type[CIFAR10]") -> dict[str, bytes]
         if len(unpacked) > limit:
             raise CorruptDataError(f"{path}: unpacks to more than {limit:,} bytes")
         return _read_members(unpacked, dataset_class.base_folder, list_files(dataset_class))
-    except (tarfile.TarError, EOFError, OSError, RecursionError, ValueError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, OSError, OverflowError, RecursionError, ValueError, zlib.error) as error:
         raise CorruptDataError(f"{path}: not a readable archive: {error}") from None
 
 
