@@ -162,8 +162,8 @@ def compress(content):
         gzip.compress(os.urandom(5000))[:-4] + b"\0\0\0\0",
         compress(header_with_size(b"\xff" * 12) * 10),
         compress(header_with_size(b"\x80" + b"\xff" * 11)),
-        # -1024 bytes, which lead tarfile back to the header before, in a circle.
-        compress(tarfile.TarInfo("y").tobuf() + header_with_size(b"\xff" * 10 + b"\xfc\x00") * 10),
+        # -512 bytes, which lead tarfile back to the header before, in a circle.
+        compress(tarfile.TarInfo("y").tobuf() + header_with_size(b"\xff" * 10 + b"\xfe\x00") * 10),
         pack(*[member(f"file {index}", os.urandom(500)) for index in range(2000)]),
     ],
     ids=range(10),

@@ -41,7 +41,7 @@ INTERESTING = (
     b"[",
     b"{",
     b'"',
-    b"\xff" * 10 + b"\xfc\x00",
+    b"\xff" * 10 + b"\xfe\x00",
     b"\x80" + b"\x7f" * 11,
 )
 
@@ -59,11 +59,7 @@ def mutate(random: Random, samples: list[bytes]) -> bytes:
     """Damage a valid input in one to six places: bits, bytes, and parts that are cut, doubled or foreign."""
     content = bytearray(random.choice(samples))
     for _ in range(random.randint(1, 6)):
-        start = (
-            random.randrange(len(content) + 1)
-            if random.random() < 0.5
-            else random.randrange(min(300, len(content) + 1))
-        )
+        start = random.randrange(min(random.choice((200, 1000, len(content))), len(content)) + 1)
         stop = min(len(content), start + int(random.paretovariate(0.7)))
         match random.randrange(8):
             case 0 if start < len(content):
@@ -77,7 +73,8 @@ def mutate(random: Random, samples: list[bytes]) -> bytes:
             case 4:
                 content[start:stop] = random.randbytes(min(16, stop - start))
             case 5:
-                content[start:start] = random.choice(INTERESTING) * random.choice((1, 1, 1, 2, 100))
+                piece = random.choice(INTERESTING) * random.choice((1, 1, 1, 2, 100))
+                content[start : start + random.choice((0, len(piece)))] = piece
             case 6:
                 other = random.choice(samples)
                 begin = random.randrange(len(other))
