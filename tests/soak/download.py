@@ -206,8 +206,8 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("archive changed on the server between two parts", "fetched anew", change_between_parts, 5, 500),
     Experiment("damaged, cut, wrong or random answers of a mirror", "next mirror", garble_answers, 10, 1000),
     Experiment("HTTP errors of all but one mirror", "next mirror", fail_by_status, 5, 500),
-    Experiment("download killed by SIGKILL at random times", "resumed by the next run", kill_at_any_time, 1, 60),
-    Experiment("two downloads at once", "fetched once, by one of them", download_twice_at_once, 1, 60),
+    Experiment("download killed by SIGKILL at random times", "resumed by the next run", kill_at_any_time, 1, 50),
+    Experiment("two downloads at once", "fetched once, by one of them", download_twice_at_once, 1, 40),
     # Windows has no limit on the size of files.
-    *([Experiment("disk full in the middle of a download", "one error, then resumed", fill_the_disk, 1, 40)] * POSIX),
+    *([Experiment("disk full in the middle of a download", "one error, then resumed", fill_the_disk, 1, 30)] * POSIX),
 )
