@@ -1,5 +1,6 @@
 """`python -m pipeline`. Ctrl-C and SIGTERM end it by an exception, so that what is not whole is removed first."""
 
+import os
 import sys
 from types import FrameType
 
@@ -12,10 +13,18 @@ def stop(number: int, _: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
+def stop_at_once(unraisable: "sys.UnraisableHookArgs") -> None:
+    """End as if killed where Python drops the exception of a signal, such as in a weakref's callback."""
+    if stopped_by and isinstance(unraisable.exc_value, SystemExit):
+        os._exit(128 + stopped_by[0])
+    sys.__unraisablehook__(unraisable)
+
+
 # Before all other imports, which take long enough for Ctrl-C to fall into them. What a shell has ignored stays so.
 try:
     import signal
 
+    sys.unraisablehook = stop_at_once
     for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
         if signal.getsignal(number) is default:
             signal.signal(number, stop)

@@ -174,12 +174,18 @@ def test_a_stage_that_is_told_to_stop_leaves_nothing_behind(workspace, synthetic
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("exception", ["that of the signal", "another that is made of it"])
-def test_a_signal_amid_an_import_leaves_no_traceback(number, exception, workspace):
-    module = f"import os\ntry:\n    os.kill(os.getpid(), {number:d})\nexcept BaseException:\n    raise"
-    if exception == "another that is made of it":
-        module += " ImportError('half imported') from None"
-    (workspace.path / "typer.py").write_text(module)  # the first that the commands import
+@pytest.mark.parametrize(
+    "place",
+    [
+        "os.kill(os.getpid(), {})",
+        "try:\n  os.kill(os.getpid(), {})\nexcept BaseException:\n  raise ImportError('half imported') from None",
+        "class It:\n  def __del__(self):\n    os.kill(os.getpid(), {})\nit = It()\ndel it\nimport time\ntime.sleep(9)",
+    ],
+    ids=["in a module", "where another exception is made of it", "where Python drops exceptions"],
+)
+def test_a_signal_amid_an_import_leaves_no_traceback(number, place, workspace):
+    # The first module that the commands import.
+    (workspace.path / "typer.py").write_text(f"import os\n{place.format(int(number))}")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     done = workspace.pipeline("stats")
     assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "")
