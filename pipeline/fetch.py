@@ -3,15 +3,10 @@
 import json
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from io import FileIO
 from pathlib import Path
-from queue import Empty, Queue
-from threading import Event, Thread
-from typing import TypeVar
-from urllib.parse import urljoin
 
 import requests
 import urllib3
@@ -19,38 +14,18 @@ import urllib3
 from pipeline.datasets import Archive
 from pipeline.errors import FetchError, PipelineError
 from pipeline.files import hash_file, only_writer
+from pipeline.receive import USUAL, Pace, Patience, keep_pace, receive
 
 # Called with the bytes that are there and the bytes that there will be.
 Progress = Callable[[int, int], None]
-# A response, and bytes of its body.
-Received = tuple[requests.Response, bytes]
-T = TypeVar("T")
 
 RETRIES = 3  # of a request that brings nothing, before the next mirror is asked
-REDIRECTS = 10
 BUSY = (408, 429, 500, 502, 503, 504)
-CHUNK_BYTES = 65_536
 MAX_SHOWN = 300  # characters of what went wrong
-# 4 kB/s over a minute: CIFAR-10 at that rate takes twelve hours. The slowest host that is known gives tens of kB/s.
-MIN_BYTES = 240_000
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to wait, in seconds.
-
-    `connect` and `read` are for a connection and between two packets; the first retry comes after `backoff`, each later
-    one after twice as long; a server that brings less than MIN_BYTES in `window`, headers included, is left.
-    """
-
-    connect: float = 10
-    read: float = 30
-    backoff: float = 1
-    window: float = 60
 
 
 def fetch_archive(
-    archive: Archive, urls: Sequence[str], archives_dir: Path, progress: Progress, patience: Patience = Patience()
+    archive: Archive, urls: Sequence[str], archives_dir: Path, progress: Progress, patience: Patience = USUAL
 ) -> Path:
     """Return the path of the verified archive in `archives_dir`, fetched from the first of `urls` that gives it.
 
@@ -138,7 +113,7 @@ class _Part:
 def _fetch_from(url: str, archive: Archive, part: _Part, progress: Progress, patience: Patience) -> None:
     inherited = part.num_bytes > 0
     retries = 0
-    pace = _Pace(patience.window)
+    pace = Pace(patience.window)
     while part.num_bytes < archive.num_bytes:
         before = part.num_bytes
         fault = "the server ends too early"
@@ -165,14 +140,14 @@ def _fetch_from(url: str, archive: Archive, part: _Part, progress: Progress, pat
         _fetch_from(url, archive, part, progress, patience)
 
 
-def _append(url: str, archive: Archive, part: _Part, progress: Progress, patience: Patience, pace: "_Pace") -> None:
+def _append(url: str, archive: Archive, part: _Part, progress: Progress, patience: Patience, pace: Pace) -> None:
     start, validator = part.num_bytes, part.validator()
     headers = {}
     if start:
         headers["Range"] = f"bytes={start}-"
         if validator:
             headers["If-Range"] = validator
-    with closing(_keep_pace(_receive(url, headers, patience), pace)) as received:
+    with closing(keep_pace(receive(url, headers, patience), pace)) as received:
         response, _ = next(received)
         expected = {}
         if response.status_code == requests.codes.partial_content:
@@ -203,89 +178,6 @@ def _write(file: FileIO, data: bytes) -> None:
             data = data[file.write(data) :]  # the last bytes that a disk takes are fewer than it is given
     except OSError as error:
         raise PipelineError(f"{file.name}: can't be written: {error.strerror}") from None
-
-
-def _receive(url: str, headers: dict[str, str], patience: Patience) -> Iterator[Received]:
-    """Yield the response and nothing, and then the response and each chunk, as soon as it has arrived."""
-    secure = url.lower().startswith("https:")
-    with requests.Session() as session:
-        session.headers["Accept-Encoding"] = "identity"
-        # Redirects are followed here: requests would first read the whole body of each into memory.
-        for _ in range(1 + REDIRECTS):
-            request = session.prepare_request(requests.Request("GET", url, headers))
-            settings = session.merge_environment_settings(url, {}, stream=True, verify=None, cert=None)
-            with session.get_adapter(url).send(
-                request,
-                stream=True,
-                timeout=(patience.connect, patience.read),
-                verify=settings["verify"] or True,
-                cert=settings["cert"],
-                proxies=settings["proxies"],
-            ) as response:
-                response.raise_for_status()
-                target = session.get_redirect_target(response)
-                if target is None:
-                    yield response, b""
-                    # As it is sent: some servers declare an archive's own compression to be that of the transfer.
-                    while chunk := response.raw.read1(CHUNK_BYTES, decode_content=False):
-                        yield response, chunk
-                    return
-            url = urljoin(url, target)
-            if secure and not url.lower().startswith("https:"):
-                raise FetchError(f"redirects to {url}, which is not https")
-        raise FetchError(f"redirects more than {REDIRECTS} times")
-
-
-class _Pace:
-    """Whether one source, over all connections to it, brings MIN_BYTES in each window of time."""
-
-    def __init__(self, window: float) -> None:
-        self._window = window
-        self._begin()
-
-    def _begin(self) -> None:
-        self._num_bytes = 0
-        self._end = time.monotonic() + self._window
-
-    def count(self, num_bytes: int) -> None:
-        self._num_bytes += num_bytes
-        if self._num_bytes >= MIN_BYTES:
-            self._begin()
-
-    def wait(self, inbox: "Queue[T]") -> T:
-        """Take what comes next. Raises FetchError when the window ends."""
-        with suppress(Empty):
-            if (seconds := self._end - time.monotonic()) > 0:
-                return inbox.get(timeout=seconds)
-        raise FetchError(f"too slow: less than {MIN_BYTES:,} bytes in {self._window:g} s")
-
-
-def _keep_pace(received: Iterator[Received], pace: _Pace) -> Generator[Received, None, None]:
-    """Yield what is received, on a thread of its own: a lookup or a header that takes for ever can only be left."""
-    inbox: Queue[Received | Exception | None] = Queue(1)
-    left = Event()
-
-    def receive() -> None:
-        try:
-            for item in received:
-                inbox.put(item)
-                if left.is_set():
-                    return
-            inbox.put(None)
-        except Exception as error:  # noqa: BLE001 (raised where it is waited for)
-            inbox.put(error)
-
-    Thread(target=receive, daemon=True).start()
-    try:
-        while item := pace.wait(inbox):
-            if isinstance(item, Exception):
-                raise item
-            pace.count(len(item[1]))
-            yield item
-    finally:
-        left.set()
-        with suppress(Empty):
-            inbox.get_nowait()  # makes room for what the thread has at hand, so that it sees the flag and ends
 
 
 def _in_one_line(text: str) -> str:

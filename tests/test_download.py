@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from pipeline.datasets import DATASETS
 from pipeline.download import download_dataset
 from pipeline.errors import CorruptDataError, FetchError, InputError
-from pipeline.fetch import MIN_BYTES, REDIRECTS, RETRIES, Patience, _keep_pace, _Pace, fetch_archive
+from pipeline.fetch import RETRIES, fetch_archive
+from pipeline.receive import MIN_BYTES, REDIRECTS, Pace, Patience, keep_pace
 from pipeline.shards import open_shards, verify_shards
 from tests.file_server import FileServer, serve
 from tests.soak.download import make_project, start
@@ -269,7 +270,7 @@ def test_a_server_that_stays_silent_is_asked_again(fetch, server, tiny):
 @pytest.mark.parametrize("seconds", [0, 0.1])
 def test_a_download_that_is_left_leaves_no_thread_behind(seconds):
     before = threading.active_count()
-    received = _keep_pace((time.sleep(seconds) or (None, b"x") for _ in range(100)), _Pace(10))
+    received = keep_pace((time.sleep(seconds) or (None, b"x") for _ in range(100)), Pace(10))
     next(received)
     time.sleep(0.05)  # the thread waits for the next item, or for someone to take it
     received.close()

@@ -11,7 +11,8 @@ from pathlib import Path
 from random import Random
 
 from pipeline.errors import FetchError
-from pipeline.fetch import RETRIES, Patience, fetch_archive
+from pipeline.fetch import RETRIES, fetch_archive
+from pipeline.receive import Patience
 from tests.cifar_format import TinyCifar, make_tiny_cifar
 from tests.file_server import FileServer, serve
 from tests.soak import Experiment, WrongBytesError
