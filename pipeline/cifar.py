@@ -78,15 +78,15 @@ def list_files(dataset_class: "type[CIFAR10]") -> dict[str, str]:
 
 
 def decode(
-    files: Mapping[str, bytes], dataset_class: "type[CIFAR10]"
+    files: Mapping[str, bytes], dataset_class: "type[CIFAR10]", source: Path
 ) -> tuple[dict[Split, tuple[Pixels, Labels]], tuple[str, ...]]:
     """Decode images, (N, 3, 32, 32) uint8, and labels, (N,) int64, of both splits, and the names of the classes.
 
-    Raises InputError for a file that is not the published one, and CorruptDataError for one that can't be decoded.
+    `source` is where the files come from, for messages. Raises InputError for a file that is not the published one, and CorruptDataError for one that can't be decoded.
     """
     for name, md5 in list_files(dataset_class).items():
         if (got := hashlib.md5(files[name], usedforsecurity=False).hexdigest()) != md5:
-            raise InputError(f"{name}: expected MD5 {md5}, got {got}: it is not the published file")
+            raise InputError(f"{source}: {name}: expected MD5 {md5}, got {got}: it is not the published file")
     name = dataset_class.meta["filename"]
     try:
         classes = decode_classes(files[name], dataset_class.meta["key"])
@@ -97,7 +97,7 @@ def decode(
                 batches.append(decode_batch(files[name], len(classes)))
             splits[split] = np.concatenate([images for images, _ in batches]), np.concatenate([of for _, of in batches])
     except ValueError as error:
-        raise CorruptDataError(f"{name}: {error}") from None
+        raise CorruptDataError(f"{source}: {name}: {error}") from None
     return splits, classes
 
 

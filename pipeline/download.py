@@ -45,7 +45,7 @@ def download_dataset(name: str, raw_dir: Path, archives_dir: Path, source: str |
         # torchvision takes seconds to import, and only this needs it.
         dataset_class: type[CIFAR10] = pkgutil.resolve_name(dataset.archive.reader)
         files = read_folder(path, dataset_class) if path.is_dir() else read_archive(path, dataset_class)
-        splits, classes = decode(files, dataset_class)
+        splits, classes = decode(files, dataset_class, path)
     content_sha256 = hash_content(splits[split] for split in SPLITS)
     if content_sha256 != dataset.content_sha256:
         raise CorruptDataError(
