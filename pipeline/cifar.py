@@ -82,7 +82,8 @@ def decode(
 ) -> tuple[dict[Split, tuple[Pixels, Labels]], tuple[str, ...]]:
     """Decode images, (N, 3, 32, 32) uint8, and labels, (N,) int64, of both splits, and the names of the classes.
 
-    `source` is where the files come from, for messages. Raises InputError for a file that is not the published one, and CorruptDataError for one that can't be decoded.
+    `source` is where the files come from, for messages. Raises InputError for a file that is not the published one, and
+    CorruptDataError for one that can't be decoded.
     """
     for name, md5 in list_files(dataset_class).items():
         if (got := hashlib.md5(files[name], usedforsecurity=False).hexdigest()) != md5:

@@ -2,11 +2,10 @@
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Event
+from threading import Event, current_thread, main_thread
 from typing import TypeVar
 
 from pipeline.errors import InputError
@@ -17,15 +16,25 @@ R = TypeVar("R")
 
 @contextmanager
 def signals_put_off() -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM wait for the block's end, where the system can: Windows can't."""
-    if sys.platform == "win32":
+    """Have Ctrl-C and SIGTERM wait for the block's end.
+
+    Not by a mask: Python calls its handlers in the main thread whichever thread the signal reached.
+    """
+    if current_thread() is not main_thread():
         yield
         return
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    arrived: list[int] = []
+    former = {
+        number: signal.signal(number, lambda number, _: arrived.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        for number, handler in former.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        for one in arrived:
+            signal.raise_signal(one)
 
 
 def map_tasks(function: Callable[[T], R], items: Iterable[T], scheduler: str | None = None) -> list[R]:

@@ -61,9 +61,9 @@ class Workspace:
     def pipeline(self, *args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
         return self.run("python", "-m", "pipeline", *args, **env)
 
-    def repro(self, **env: str) -> set[str]:
+    def repro(self, *targets: str, **env: str) -> set[str]:
         """Run `dvc repro` and return the stages that ran."""
-        done = self.run("dvc", "repro", **env)
+        done = self.run("dvc", "repro", *targets, **env)
         assert done.returncode == 0, done.stdout + done.stderr
         lines = done.stdout.splitlines()
         return {line.split("'")[1] for line in lines if line.startswith("Running stage")}

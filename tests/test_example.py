@@ -8,7 +8,7 @@ def test_the_example_trains_on_imported_shards_and_beats_chance(tmp_path):
     upstream = make_workspace(tmp_path / "cifar-pipeline")
     upstream.set_param("dataset: cifar10", "dataset: synthetic")
     upstream.set_param("dtype: float32", "dtype: uint8")
-    upstream.repro()
+    upstream.repro("normalize")
     commit(upstream, "Release the synthetic dataset", "v1")
     training = make_repository(tmp_path / "training")
     shutil.copytree(REPOSITORY / "examples/train", training.path, dirs_exist_ok=True)
