@@ -179,8 +179,12 @@ def download_twice_at_once(random: Random, folder: Path) -> None:
             first.communicate()
             first = start(folder, env)
         second = start(folder, env)
-        finish(folder, first)
-        finish(folder, second)
+        errors = [process.communicate(timeout=60)[1] for process in (first, second)]
+    # Whoever is to write data/raw while the other does is told so.
+    refused = [error for process, error in zip((first, second), errors, strict=True) if process.returncode]
+    assert refused == [] or ["another process is writing it" in error for error in refused] == [True], errors
+    check_places(folder)
+    assert (folder / "data/raw/manifest.json").exists(), "none of them made data/raw"
     starts = [int(request.get("Range", "bytes=0-")[6:-1]) for request in server.requests]
     assert starts == sorted(set(starts)), f"fetched by both: {starts}"
 
@@ -208,7 +212,13 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("damaged, cut, wrong or random answers of a mirror", "next mirror", garble_answers, 10, 1000),
     Experiment("HTTP errors of all but one mirror", "next mirror", fail_by_status, 5, 500),
     Experiment("download killed by SIGKILL at random times", "resumed by the next run", kill_at_any_time, 1, 50),
-    Experiment("two downloads at once", "fetched once, by one of them", download_twice_at_once, 1, 40),
+    Experiment(
+        "two downloads at once",
+        "fetched once; who finds the other writing data/raw is told so",
+        download_twice_at_once,
+        1,
+        40,
+    ),
     # Windows has no limit on the size of files.
     *([Experiment("disk full in the middle of a download", "one error, then resumed", fill_the_disk, 1, 30)] * POSIX),
 )
