@@ -117,6 +117,8 @@ def _local_path(source: str) -> Path | None:
     if scheme in ("http", "https"):
         return None
     if scheme == "file":
+        if urlsplit(source).netloc not in ("", "localhost"):
+            raise ValueError("a file URL should be of this machine, file:///path")
         return Path(url2pathname(urlsplit(source).path))
     if "://" in source:
         raise ValueError("should be an http, https or file URL, or a path")

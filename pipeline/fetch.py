@@ -110,12 +110,15 @@ class _Part:
         self._validator_path.unlink(missing_ok=True)
 
 
-def _fetch_from(url: str, archive: Archive, part: _Part, progress: Progress, patience: Patience) -> None:
-    inherited = part.num_bytes > 0
+def _fetch_from(
+    url: str, archive: Archive, part: _Part, progress: Progress, patience: Patience, *, again: bool = False
+) -> None:
+    in_pieces = False
     retries = 0
     pace = Pace(patience.window)
     while part.num_bytes < archive.num_bytes:
         before = part.num_bytes
+        in_pieces = in_pieces or before > 0
         fault = "the server ends too early"
         try:
             _append(url, archive, part, progress, patience, pace)
@@ -134,10 +137,10 @@ def _fetch_from(url: str, archive: Archive, part: _Part, progress: Progress, pat
     difference = find_difference(part.path, archive)
     if difference:
         part.discard()
-        if not inherited:
+        if again or not in_pieces:
             raise FetchError(difference)
-        # The wrong bytes may be those that came from elsewhere.
-        _fetch_from(url, archive, part, progress, patience)
+        # The pieces may be of different files.
+        _fetch_from(url, archive, part, progress, patience, again=True)
 
 
 def _append(url: str, archive: Archive, part: _Part, progress: Progress, patience: Patience, pace: Pace) -> None:

@@ -36,10 +36,7 @@ def write_text(path: Path, text: str) -> None:
     try:
         with only_writer(path, wait=True):
             try:
-                with temp_path.open("w", encoding="utf-8", newline="\n") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
+                write_synced(temp_path, text)
                 temp_path.replace(path)
                 _sync_dir(path.parent)
             finally:
@@ -47,6 +44,14 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         error.filename = str(path)  # a full disk names none
         raise
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Write UTF-8 text with LF line ends, in a folder that no one else sees yet."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def render_json(data: object) -> str:
@@ -143,13 +148,17 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 def _put_right(target_dir: Path) -> None:
     """Give back the former folder unless a new one took its place, and remove what is left."""
-    new_dir, old_dir, gone_dir = (_temp_sibling(target_dir, role) for role in ("new", "old", "gone"))
+    new_dir, old_dir = _temp_sibling(target_dir, "new"), _temp_sibling(target_dir, "old")
     if old_dir.exists() and not target_dir.exists():
         old_dir.rename(target_dir)
-    for leftover in (gone_dir, new_dir, old_dir):
+    for leftover in (new_dir, old_dir):
         if leftover.exists():
             # Renamed first: a thread that Ctrl-C left at work can't add a file to it while it is removed.
-            shutil.rmtree(leftover.rename(gone_dir), ignore_errors=True)
+            leftover.rename(_temp_sibling(target_dir, f"gone-{os.urandom(8).hex()}"))
+    for path in target_dir.parent.iterdir():
+        if path.name.startswith(f".{target_dir.name}.gone"):
+            # What a network file system keeps, since someone has it open, goes another time.
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _sync_dir(path: Path) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta, to_builtins
 
 from pipeline.errors import CorruptDataError
-from pipeline.files import render_json, write_text
+from pipeline.files import render_json, write_synced
 from pipeline.models import Model, parse
 
 MANIFEST_NAME = "manifest.json"
@@ -110,9 +110,10 @@ def load_manifest(shards_dir: Path) -> Manifest:
     path = shards_dir / MANIFEST_NAME
     try:
         return _parse_manifest(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise CorruptDataError(
-            f"{path}: missing, so {shards_dir} is no whole shard set: run `dvc repro` in the top folder"
+            f"{path}: missing, so {shards_dir} is no whole shard set: run `dvc repro` in the top folder, "
+            "or `dvc pull` where the set was imported"
         ) from None
     except (ValueError, RecursionError) as error:
         raise CorruptDataError(f"{path}: {error}: delete {shards_dir} and run `dvc repro`") from None
@@ -130,4 +131,4 @@ def _parse_manifest(content: bytes) -> Manifest:
 
 def save_manifest(manifest: Manifest, shards_dir: Path) -> None:
     """Write a shard set's manifest, which says that the set is whole: the last file to be written."""
-    write_text(shards_dir / MANIFEST_NAME, render_manifest(manifest))
+    write_synced(shards_dir / MANIFEST_NAME, render_manifest(manifest))

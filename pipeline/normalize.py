@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from pipeline.card import render_card
 from pipeline.errors import InputError
-from pipeline.files import replace_dir, write_text
+from pipeline.files import replace_dir, write_synced
 from pipeline.manifest import SPLITS, Dtype, Manifest, Normalization, Split, save_manifest
-from pipeline.shards import Array, Pixels, open_shards, write_shards
+from pipeline.shards import Array, Pixels, open_raw, write_shards
 from pipeline.stats import Statistics, read_statistics
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def normalize_shards(
 
     Raises InputError where the params don't fit the data, CorruptDataError where data/raw is not what it was.
     """
-    raw = open_shards(raw_dir)
+    raw = open_raw(raw_dir)
     # A raw shard that becomes a part of one new shard is verified while it is read, the others before.
     raw.verify(
         but={
@@ -125,6 +125,6 @@ def normalize_shards(
         )
         manifest = replace(raw.manifest, dtype=params.dtype, normalization=normalization, splits=splits)
         for name, text in render_card(manifest).items():
-            write_text(staging_dir / name, text)
+            write_synced(staging_dir / name, text)
         save_manifest(manifest, staging_dir)
     return manifest

@@ -1,14 +1,15 @@
 """Independent tasks, on threads of this process or on a Dask cluster: the results are the same bit for bit."""
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event, current_thread, main_thread
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, PipelineError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -24,15 +25,15 @@ def signals_put_off() -> Iterator[None]:
         yield
         return
     arrived: list[int] = []
-    former = {
-        number: signal.signal(number, lambda number, _: arrived.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    former: dict[int, Any] = {}
     try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) is not None:  # one that C set can't be set again
+                former[number] = signal.signal(number, lambda number, _: arrived.append(number))
         yield
     finally:
-        for number, handler in former.items():
-            signal.signal(number, handler or signal.SIG_DFL)
+        for restored, handler in former.items():  # SIGINT, which may come again, last
+            signal.signal(restored, handler)
         for one in arrived:
             signal.raise_signal(one)
 
@@ -79,14 +80,14 @@ def _map_on_threads(function: Callable[[T], R], items: list[T], num_threads: int
 
 def _num_threads() -> int:
     setting = os.environ.get("PIPELINE_THREADS") or str(os.cpu_count() or 1)
-    if not setting.isdecimal() or int(setting) < 1:
-        raise InputError(f"PIPELINE_THREADS: should be a whole number of 1 or more, got {setting!r}")
+    if not re.fullmatch("[1-9][0-9]{0,3}", setting):
+        raise InputError(f"PIPELINE_THREADS: should be a whole number from 1 to 9999, got {setting!r}")
     return int(setting)
 
 
 def _map_on_cluster(function: Callable[[T], R], items: list[T], scheduler: str) -> list[R]:
     try:
-        from distributed import Client
+        from distributed import Client, KilledWorker
     except ImportError:
         raise InputError("scheduler: needs Dask: pip install --constraint constraints.txt -e '.[dask]'") from None
     try:
@@ -94,5 +95,8 @@ def _map_on_cluster(function: Callable[[T], R], items: list[T], scheduler: str) 
     except (OSError, ValueError) as error:
         raise InputError(f"scheduler {scheduler}: can't be reached: {error}") from None
     with client:
-        results: list[R] = client.gather(client.map(function, items, pure=False))
+        try:
+            results: list[R] = client.gather(client.map(function, items, pure=False))
+        except (KilledWorker, CancelledError) as error:
+            raise PipelineError(f"scheduler {scheduler}: lost workers that were at work: {error}") from None
         return results

@@ -2,7 +2,6 @@
 
 import ctypes
 from collections.abc import Callable, Sequence
-from functools import partial
 from math import gcd
 from operator import index as as_index
 from os import PathLike
@@ -14,8 +13,8 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
-from pipeline.errors import InputError
-from pipeline.manifest import SPLITS, Split
+from pipeline.errors import CorruptDataError, InputError
+from pipeline.manifest import SPLITS, Split, load_manifest
 from pipeline.normalize import normalization_of, normalize_pixels
 from pipeline.shards import Array, open_shards
 
@@ -30,11 +29,12 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # torch's types are not read
 
     `transform` and `target_transform` are called with each image and each label, as in torchvision.
 
-    Images are read from memory-mapped files, or, with `preload`, from a copy in RAM. A pickled dataset is its path and
-    settings, so that a worker that is spawned opens the files for itself.
+    Images are read from memory-mapped files, or, with `preload`, from a copy in RAM. A pickled dataset holds no images:
+    a worker that is spawned opens the files for itself, and takes no other set than that.
 
-    With `verify` "hash", each byte of the split is compared with the manifest; with "size", or None, just the size,
-    dtype and shape of its files, since to map a file that is too short would end the process.
+    With `verify` "hash", each byte of the split is compared with the manifest, and the set has to hold no other file;
+    with "size", or None, just the size, dtype and shape of its files are, since to map one that is too short would end
+    the process.
 
     Raises CorruptDataError, which names the file, and InputError for a split or a `verify` that does not exist.
     """
@@ -61,11 +61,18 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # torch's types are not read
             others = [shard for other in SPLITS if other != split for shard in shards.shards(other)]
             shards.verify(but={file for shard in others for file in (shard.images, shard.labels)})
         self._normalization = normalization_of(shards.manifest)
-        self._labels = shards.labels(split)
-        self._images: list[Array] = [shards.images(shard) for shard in shards.shards(split)]
-        if preload:
+        self._open()
+
+    def _open(self) -> None:
+        shards = self._shards
+        self._labels = shards.labels(self.split)
+        self._images: list[Array] = [shards.images(shard) for shard in shards.shards(self.split)]
+        if self._preload:
             self._images = [np.concatenate(self._images)]
         self._rows, self._row_of_sample = _as_rows(self._images)
+        # Files of another set may have taken the place of some in between, or since the dataset was pickled.
+        if load_manifest(shards.dir) != shards.manifest:
+            raise CorruptDataError(f"{shards.dir}: another set has taken its place meanwhile: open it anew")
 
     @property
     def classes(self) -> list[str]:
@@ -105,7 +112,10 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # torch's types are not read
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[tuple[Any, Any]]:
         """Read a batch at once, which a DataLoader does where the dataset can."""
-        numbers = np.asarray(indices, np.int64)
+        numbers = np.asarray(indices)
+        if numbers.size and numbers.dtype.kind not in "iu":
+            raise TypeError(f"indices should be whole numbers, got {numbers.dtype}")
+        numbers = numbers.astype(np.int64)
         wrong = numbers[(numbers < -len(self)) | (numbers >= len(self))]
         if len(wrong):
             raise IndexError(f"index {wrong[0]} is out of range for {len(self):,} samples")
@@ -128,18 +138,14 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # torch's types are not read
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[Callable[[], "ShardDataset"], tuple[()]]:
+    def __getstate__(self) -> dict[str, Any]:
+        opened = ("_labels", "_images", "_rows", "_row_of_sample")
+        return {name: value for name, value in self.__dict__.items() if name not in opened}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
         # What was verified once is not verified by each worker.
-        reopen = partial(
-            ShardDataset,
-            self._shards.dir,
-            self.split,
-            transform=self.transform,
-            target_transform=self.target_transform,
-            preload=self._preload,
-            verify=None,
-        )
-        return reopen, ()
+        self.__dict__.update(state)
+        self._open()
 
     def _read(self, numbers: NDArray[np.int64]) -> torch.Tensor:
         """Read images into a fresh tensor, (n, C, H, W) float32."""
@@ -190,6 +196,8 @@ class _Batch(Sequence[_Sample]):
         return len(self.labels)
 
     def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 (a slice too)
+        if isinstance(index, slice):
+            return _Batch(self.images[index], self.labels[index])
         return _Sample((self.images[index], int(self.labels[index])))
 
 

@@ -19,7 +19,7 @@ from pipeline.duplicates import (
 from pipeline.errors import CorruptDataError
 from pipeline.files import write_json, write_text
 from pipeline.manifest import SPLITS, Split
-from pipeline.shards import ShardSet, verify_shards
+from pipeline.shards import ShardSet, open_raw, verify_shards
 from pipeline.survey import NUM_BINS, SplitFigures, Survey, survey_split, value_table
 
 if TYPE_CHECKING:
@@ -46,7 +46,10 @@ def write_report(
     Raises CorruptDataError where a byte differs from the manifests, a value from the formula, a mean or std that should
     be the train split's from that, or, with scheme `dataset`, the normalized train split from mean 0 and std 1.
     """
-    raw, shards = verify_shards(raw_dir), verify_shards(shards_dir)
+    raw = open_raw(raw_dir)
+    raw.verify()
+    raw.verify_content()
+    shards = verify_shards(shards_dir)
     if raw.manifest.content_sha256 != shards.manifest.content_sha256:
         raise CorruptDataError(f"{shards_dir} was not made from {raw_dir}: run `dvc repro`")
     surveys = {split: survey_split(raw, shards, split) for split in SPLITS}

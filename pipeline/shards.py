@@ -37,6 +37,9 @@ Labels = NDArray[np.int64]
 # not to spend their time on handing Python's lock to one another. Half or twice as many take 5 to 20 % longer.
 BLOCK_VALUES = 393_216
 
+# What file managers leave in folders that someone looked into.
+NOT_OURS = (".DS_Store", "Thumbs.db", "desktop.ini")
+
 
 def split_range(start: int, stop: int, size: int) -> list[tuple[int, int]]:
     """Cut [start, stop) into consecutive ranges of `size`, the last one perhaps shorter."""
@@ -141,7 +144,11 @@ class ShardSet:
             if not _holds(self.dir / name, text.encode())
         ]
         expected = {MANIFEST_NAME, *card, *(file.path for file, _ in files)}
-        found = {path.relative_to(self.dir).as_posix() for path in self.dir.rglob("*") if not path.is_dir()}
+        found = {
+            path.relative_to(self.dir).as_posix()
+            for path in self.dir.rglob("*")
+            if not path.is_dir() and path.name not in NOT_OURS
+        }
         problems += [f"{self.dir / name}: not in the manifest" for name in sorted(found - expected)]
         if problems:
             differences = "\n  ".join(problems)
@@ -207,6 +214,17 @@ def open_shards(shards_dir: str | PathLike[str]) -> ShardSet:
     path = Path(shards_dir)
     # Absolute, since the workers of a cluster run in folders of their own.
     return ShardSet(path.absolute(), load_manifest(path))
+
+
+def open_raw(raw_dir: Path) -> ShardSet:
+    """Open a set of pixels that were not normalized. Raises CorruptDataError where it is none."""
+    raw = open_shards(raw_dir)
+    if raw.manifest.dtype != "uint8" or raw.manifest.normalization:
+        raise CorruptDataError(
+            f"{raw_dir}: expected uint8 pixels that were not normalized, got {raw.manifest.dtype} and normalization "
+            f"{raw.manifest.normalization}: delete {raw_dir} and run `dvc repro`"
+        )
+    return raw
 
 
 def verify_shards(shards_dir: Path) -> ShardSet:

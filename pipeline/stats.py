@@ -22,7 +22,7 @@ from pipeline.files import write_json
 from pipeline.manifest import Shard, Split
 from pipeline.models import Model, parse_json
 from pipeline.parallel import map_tasks
-from pipeline.shards import Pixels, ShardSet, open_shards
+from pipeline.shards import Pixels, ShardSet, open_raw
 
 PIXEL_MAX = 255
 # Square roots are summed up as integers, in units of 2^-ROOT_BITS.
@@ -220,7 +220,7 @@ def _sum_split(shards: ShardSet, split: Split, sum_roots: RootSum, scheduler: st
 
 def write_stats(raw_dir: Path, stats_path: Path, scheduler: str | None = None) -> Statistics:
     """Compute the train split's statistics and write them as JSON; `scheduler` as in `map_tasks`."""
-    stats = compute_statistics(open_shards(raw_dir), "train", scheduler)
+    stats = compute_statistics(open_raw(raw_dir), "train", scheduler)
     write_json(stats_path, to_builtins(stats))
     return stats
 

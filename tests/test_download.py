@@ -106,6 +106,16 @@ def test_a_file_that_changed_meanwhile_is_fetched_anew(fetch, server, tiny):
     assert server.requests[-1]["If-Range"] == '"old"'
 
 
+def test_a_file_that_changed_unseen_between_two_connections_is_fetched_once_more(server, tiny, tmp_path):
+    server.content, server.etag, server.cuts = b"x" * len(tiny.archive), None, [70_000]
+
+    def change(done, total):
+        server.content = tiny.archive
+
+    assert fetch_archive(tiny.facts().archive, [server.url], tmp_path, change, AT_ONCE).read_bytes() == tiny.archive
+    assert ["Range" in request for request in server.requests] == [False, True, False]
+
+
 def test_wrong_bytes_from_one_mirror_do_not_spoil_the_next(fetch, server, tiny):
     with serve(FileServer(b"x" * len(tiny.archive), cuts=[70_000, *NOTHING])) as liar:
         assert fetch(liar.url, server.url) == tiny.archive

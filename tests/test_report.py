@@ -289,3 +289,13 @@ def test_sums_by_halves_are_sums(values):
     for index in np.ndindex(sums.shape):
         assert sums[index] == pytest.approx(math.fsum(values[index]), abs=1e-12)
         assert stds[index] == pytest.approx(values[index].std(), abs=1e-12)
+
+
+def test_a_normalized_set_does_not_pass_for_raw(run, tmp_path):
+    run()
+    with pytest.raises(CorruptDataError, match="expected uint8 pixels that were not normalized, got float32"):
+        write_stats(tmp_path / "shards", tmp_path / "other.json")
+    with pytest.raises(CorruptDataError, match="expected uint8 pixels"):
+        normalize_shards(tmp_path / "shards", tmp_path / "stats.json", tmp_path / "twice", make_params())
+    with pytest.raises(CorruptDataError, match="expected uint8 pixels"):
+        write_report(tmp_path / "shards", tmp_path / "shards", tmp_path / "report", PARAMS)

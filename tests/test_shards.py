@@ -273,3 +273,15 @@ def test_a_content_hash_that_is_not_that_of_the_pixels_is_found(shards_dir):
         CorruptDataError, match=r"manifest\.json: content_sha256: expected 0{64}, the shards have b8a0c6"
     ):
         verify_shards(shards_dir)
+
+
+def test_what_a_file_manager_leaves_is_no_part_of_a_set(shards_dir):
+    for name in (".DS_Store", "train/Thumbs.db"):
+        (shards_dir / name).touch()
+    verify_shards(shards_dir)
+
+
+def test_a_file_in_place_of_a_set_is_named(tmp_path):
+    (tmp_path / "shards").touch()
+    with pytest.raises(CorruptDataError, match="shards is no whole shard set"):
+        open_shards(tmp_path / "shards")
