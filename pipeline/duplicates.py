@@ -29,7 +29,7 @@ EXACT_SUM = 2**24
 GRID = 8  # cells a side
 NUM_CANDIDATES = 8
 MIN_LIKENESS = 0.5  # of candidates, in [-1, 1]
-LIKENESSES_AT_ONCE = 3_200_000  # 13 MB, and as many of mirrored images: beside 50,000 train images of 64 test images
+LIKENESSES_AT_ONCE = 1_600_000  # 6 MB, and as many of mirrored images: beside 50,000 train images of 32 test images
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]

@@ -4,23 +4,25 @@ Each figure follows from whole numbers, or from float64 values added up in a fix
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import reduce
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import CorruptDataError
-from pipeline.manifest import Shard, Split
+from pipeline.manifest import Split
 from pipeline.normalize import normalization_of, normalization_table
 from pipeline.parallel import map_tasks
-from pipeline.shards import Array, Labels, Pixels, ShardSet
+from pipeline.shards import Array, Labels, Pixels, ShardSet, split_range
 from pipeline.stats import PIXEL_MAX, Statistics, compute_statistics, sqrt_of_fraction, sum_images
 
 REMEDY = "run `dvc repro --force normalize`"
 NUM_BINS = 50  # of brightness, in [0, 1], and of contrast, in [0, 0.5]
 NUM_EXTREMES = 8
+BLOCKS = 16  # a task: few enough for all cores to have some, and many enough for what they return to be little
 
 
 @dataclass(frozen=True)
@@ -101,17 +103,25 @@ def survey_split(raw: ShardSet, shards: ShardSet, split: Split) -> Survey:
         raise CorruptDataError(f"{shards.dir}: the {split} labels are not those of {raw.dir}: {REMEDY}")
     table = value_table(shards)
 
-    def survey_shard(item: tuple[Shard, int, int]) -> _ShardSurvey:
-        shard, start, stop = item
-        return _survey_shard(shards, shard, raw.image_blocks(split, start, stop), labels[start:stop], table)
+    def survey_block(samples: tuple[int, int]) -> _Part:
+        indices = np.arange(*samples)
+        pixels, written = raw.take(split, indices), shards.take(split, indices)
+        values = table[np.arange(len(table))[:, None, None], pixels]
+        expected = pixels if manifest.dtype == "uint8" else values
+        if not np.array_equal(written, expected):
+            first = indices[(written != expected).any(axis=(1, 2, 3))][0]
+            raise CorruptDataError(
+                f"{shards.dir}: {split} sample {first} is not that of {raw.dir} normalized: {REMEDY}"
+            )
+        return _survey_images(pixels, values, labels[indices], len(manifest.classes))
 
-    surveys = map_tasks(survey_shard, shards.ranges(split))
-    pixel_counts = np.sum([survey.pixel_counts for survey in surveys], axis=0)
-    image_stds = np.concatenate([survey.image_stds for survey in surveys])
-    sums, squares = (np.concatenate(parts) for parts in zip(*((it.sums, it.squares) for it in surveys), strict=True))
+    def survey_blocks(samples: tuple[int, int]) -> _Part:
+        return reduce(_Part.__add__, map(survey_block, split_range(*samples, raw.block_samples)))
+
+    part = reduce(_Part.__add__, map_tasks(survey_blocks, split_range(0, len(labels), BLOCKS * raw.block_samples)))
     num_values = math.prod(manifest.image_shape)
-    brightness = sums / (num_values * PIXEL_MAX)
-    contrast = np.sqrt(num_values * squares - sums * sums) / (num_values * PIXEL_MAX)
+    brightness = part.sums / (num_values * PIXEL_MAX)
+    contrast = np.sqrt(num_values * part.squares - part.sums * part.sums) / (num_values * PIXEL_MAX)
     class_counts = np.bincount(labels, minlength=len(manifest.classes)).tolist()
     figures = SplitFigures(
         samples=manifest.splits[split].samples,
@@ -120,50 +130,41 @@ def survey_split(raw: ShardSet, shards: ShardSet, split: Split) -> Survey:
         contrast=_spread(contrast),
         before=_figures_before(compute_statistics(raw, split)),
         after={
-            channel: _figures_after(pixel_counts[index], table[index], image_stds[:, index])
+            channel: _figures_after(part.pixel_counts[index], table[index], part.image_stds[:, index])
             for index, channel in enumerate(manifest.channels)
         },
     )
-    class_sums = np.sum([survey.class_sums for survey in surveys], axis=0)
-    return Survey(figures, pixel_counts, class_sums, brightness, contrast)
+    return Survey(figures, part.pixel_counts, part.class_sums, brightness, contrast)
 
 
 @dataclass(frozen=True)
-class _ShardSurvey:
+class _Part:
+    """What is known of some images; two of them add up to that of both, in this order."""
+
     pixel_counts: NDArray[np.int64]  # (C, 256)
     class_sums: NDArray[np.int64]  # (classes, C, H, W)
     image_stds: NDArray[np.float64]  # (n, C), of normalized values
     sums: NDArray[np.int64]  # (n,), of an image's pixels
     squares: NDArray[np.int64]  # (n,), of an image's pixels
 
+    def __add__(self, other: Self) -> "_Part":
+        return _Part(
+            self.pixel_counts + other.pixel_counts,
+            self.class_sums + other.class_sums,
+            np.concatenate([self.image_stds, other.image_stds]),
+            np.concatenate([self.sums, other.sums]),
+            np.concatenate([self.squares, other.squares]),
+        )
 
-def _survey_shard(
-    shards: ShardSet, shard: Shard, raw_blocks: Iterable[Pixels], labels: Labels, table: Array
-) -> _ShardSurvey:
-    channels = np.arange(len(table))[:, None]
-    written = shards.images(shard)
-    pixel_counts = np.zeros(table.shape, np.int64)
-    class_sums = np.zeros((len(shards.manifest.classes), *shards.manifest.image_shape), np.int64)
-    by_block = []
-    done = 0
-    for block in raw_blocks:
-        pixels = block.reshape(*block.shape[:2], -1)
-        values = table[channels, pixels]
-        expected = pixels if shards.manifest.dtype == "uint8" else values
-        if not np.array_equal(written[done : done + len(block)].reshape(pixels.shape), expected):
-            raise CorruptDataError(
-                f"{shards.dir / shard.images.path}: samples {done} to {done + len(block) - 1} are not the normalized "
-                f"raw images: {REMEDY}"
-            )
-        of_block = labels[done : done + len(block)]
-        for label in np.unique(of_block):
-            class_sums[label] += block[of_block == label].sum(axis=0, dtype=np.int64)
-        done += len(block)
-        pixel_counts += _count_pixels(pixels)
-        sums, squares = sum_images(pixels)
-        by_block.append((_image_stds(values), sums.sum(axis=1), squares.sum(axis=1)))
-    image_stds, sums, squares = (np.concatenate(parts) for parts in zip(*by_block, strict=True))
-    return _ShardSurvey(pixel_counts, class_sums, image_stds, sums, squares)
+
+def _survey_images(images: Pixels, values: Array, labels: Labels, num_classes: int) -> _Part:
+    class_sums = np.zeros((num_classes, *images.shape[1:]), np.int64)
+    for label in np.unique(labels):
+        class_sums[label] = images[labels == label].sum(axis=0, dtype=np.int64)
+    pixels = images.reshape(*images.shape[:2], -1)
+    sums, squares = sum_images(pixels)
+    image_stds = _image_stds(values.reshape(pixels.shape))
+    return _Part(_count_pixels(pixels), class_sums, image_stds, sums.sum(axis=1), squares.sum(axis=1))
 
 
 def _spread(values: NDArray[np.float64]) -> Spread:
