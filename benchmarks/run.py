@@ -28,7 +28,7 @@ CIFAR_SAMPLES = {"train": 50_000, "test": 10_000}
 SCALES = (1, 2, 4, 8)
 
 JOBS = {
-    "stats": ("ours", "limit", "tutorial", "dataloader", "numpy", "torch"),
+    "stats": ("ours", "limit", "hashed", "tutorial", "dataloader", "numpy", "torch"),
     "normalize": (
         *("ours", "limit", "torchvision", "litdata", "mds", "ffcv", "huggingface", "webdataset", "zarr", "safetensors"),
     ),
@@ -71,6 +71,7 @@ class Contender:
             return
         # What was written before is removed first, as DVC removes a stage's outs.
         shutil.rmtree(self.folder / self.out, ignore_errors=True)
+        os.sync()  # no one waits for what another has left to the disk
         start = time.perf_counter()
         with subprocess.Popen(
             self.command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -163,7 +164,7 @@ def scale_up() -> dict[str, list[Contender]]:
     results = {}
     for job in JOBS:
         results[job] = [stage(job, folder, f"{scale}x") for scale, folder in folders.items()]
-        measure(results[job], 3)
+        measure(results[job], ROUNDS)
     for folder in folders.values():
         shutil.rmtree(folder)
     return results

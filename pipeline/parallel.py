@@ -42,8 +42,8 @@ def map_tasks(function: Callable[[T], R], items: Iterable[T], scheduler: str | N
     """Apply `function` to each item and return the results in the items' order; the first error ends it.
 
     `scheduler` is the address of a Dask scheduler, "tcp://host:port", whose workers see the same files under the same
-    paths. Without it the tasks run on threads, one a core: numpy and hashlib release the GIL on blocks of the size used
-    here. The environment variable PIPELINE_THREADS sets another number.
+    paths. Without it the tasks run on threads, one more than cores, since one may wait for the disk: numpy and hashlib
+    release the GIL on blocks of the size used here. The environment variable PIPELINE_THREADS sets another number.
 
     Raises InputError for a scheduler or a number of threads that can't be used.
     """
@@ -79,7 +79,7 @@ def _map_on_threads(function: Callable[[T], R], items: list[T], num_threads: int
 
 
 def _num_threads() -> int:
-    setting = os.environ.get("PIPELINE_THREADS") or str(os.cpu_count() or 1)
+    setting = os.environ.get("PIPELINE_THREADS") or str((os.cpu_count() or 1) + 1)
     if not re.fullmatch("[1-9][0-9]{0,3}", setting):
         raise InputError(f"PIPELINE_THREADS: should be a whole number from 1 to 9999, got {setting!r}")
     return int(setting)
