@@ -13,6 +13,12 @@ from pipeline.models import Model, parse
 
 MANIFEST_NAME = "manifest.json"
 
+# DVC trusts what is in its cache, and links it: a damaged file would come back from there.
+TO_MEND = (
+    "remove the file with its link in DVC's cache, `find . -samefile FILE -delete` in the top folder, and run "
+    "`dvc repro`, or `dvc pull` where the set was imported"
+)
+
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)  # also the order in which content_sha256 takes them
 Dtype = Literal["float32", "float16", "uint8"]
@@ -116,7 +122,7 @@ def load_manifest(shards_dir: Path) -> Manifest:
             "or `dvc pull` where the set was imported"
         ) from None
     except (ValueError, RecursionError) as error:
-        raise CorruptDataError(f"{path}: {error}: delete {shards_dir} and run `dvc repro`") from None
+        raise CorruptDataError(f"{path}: {error}: {TO_MEND}") from None
 
 
 def _parse_manifest(content: bytes) -> Manifest:

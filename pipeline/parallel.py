@@ -6,10 +6,13 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
+from pkgutil import resolve_name
 from threading import Event, current_thread, main_thread
 from typing import Any, TypeVar
 
 from pipeline.errors import InputError, PipelineError
+
+WORKERS_WITHIN = 30  # seconds, in which a cluster has its first worker
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -92,9 +95,16 @@ def _map_on_cluster(function: Callable[[T], R], items: list[T], scheduler: str) 
         raise InputError("scheduler: needs Dask: pip install --constraint constraints.txt -e '.[dask]'") from None
     try:
         client = Client(scheduler)
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise InputError(f"scheduler {scheduler}: can't be reached: {error}") from None
     with client:
+        try:
+            client.wait_for_workers(1, timeout=WORKERS_WITHIN)
+            client.run(resolve_name, f"{__name__}:WORKERS_WITHIN")
+        except TimeoutError:
+            raise InputError(f"scheduler {scheduler}: has no worker, and got none in {WORKERS_WITHIN} s") from None
+        except ImportError as error:
+            raise InputError(f"scheduler {scheduler}: its workers need this package: {error}") from None
         try:
             results: list[R] = client.gather(client.map(function, items, pure=False))
         except (KilledWorker, CancelledError) as error:

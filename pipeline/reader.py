@@ -30,7 +30,7 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # torch's types are not read
     `transform` and `target_transform` are called with each image and each label, as in torchvision.
 
     Images are read from memory-mapped files, or, with `preload`, from a copy in RAM. A pickled dataset holds no images:
-    a worker that is spawned opens the files for itself, and takes no other set than that.
+    a worker that is spawned maps the files for itself, and takes no other set than that.
 
     With `verify` "hash", each byte of the split is compared with the manifest, and the set has to hold no other file;
     with "size", or None, just the size, dtype and shape of its files are, since to map one that is too short would end
@@ -66,10 +66,11 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # torch's types are not read
     def _open(self) -> None:
         shards = self._shards
         self._labels = shards.labels(self.split)
-        self._images: list[Array] = [shards.images(shard) for shard in shards.shards(self.split)]
         if self._preload:
-            self._images = [np.concatenate(self._images)]
-        self._rows, self._row_of_sample = _as_rows(self._images)
+            images = [shards.take(self.split, np.arange(len(self._labels)))]
+        else:
+            images = [shards.images(shard) for shard in shards.shards(self.split)]
+        self._rows, self._row_of_sample = _as_rows(images)
         # Files of another set may have taken the place of some in between, or since the dataset was pickled.
         if load_manifest(shards.dir) != shards.manifest:
             raise CorruptDataError(f"{shards.dir}: another set has taken its place meanwhile: open it anew")
@@ -107,19 +108,23 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # torch's types are not read
         return len(self._labels)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        image, label = self.__getitems__([as_index(index)])[0]
+        image, label = self._read_samples([as_index(index)])[0]
         return image, label
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[tuple[Any, Any]]:
         """Read a batch at once, which a DataLoader does where the dataset can."""
+        if type(self).__getitem__ is not ShardDataset.__getitem__:  # a subclass has something to say of each sample
+            return [self[index] for index in indices]
+        return self._read_samples(indices)
+
+    def _read_samples(self, indices: Sequence[int]) -> Sequence[tuple[Any, Any]]:
         numbers = np.asarray(indices)
         if numbers.size and numbers.dtype.kind not in "iu":
             raise TypeError(f"indices should be whole numbers, got {numbers.dtype}")
-        numbers = numbers.astype(np.int64)
         wrong = numbers[(numbers < -len(self)) | (numbers >= len(self))]
         if len(wrong):
             raise IndexError(f"index {wrong[0]} is out of range for {len(self):,} samples")
-        numbers = numbers % len(self)
+        numbers = numbers.astype(np.int64) % len(self)
         batch = _Batch(self._read(numbers), torch.from_numpy(self._labels[numbers]))
         if not (self.transform or self.target_transform):
             return batch
@@ -129,7 +134,6 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # torch's types are not read
     def close(self) -> None:
         """Let go of the files, which Windows can't replace while they are mapped. Nothing can be read any more."""
         self._rows = self._rows[:0].clone()
-        self._images = []
         self._labels = self._labels[:0]
 
     def __enter__(self) -> Self:
@@ -139,8 +143,8 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # torch's types are not read
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        opened = ("_labels", "_images", "_rows", "_row_of_sample")
-        return {name: value for name, value in self.__dict__.items() if name not in opened}
+        opened = ("_labels", "_rows", "_row_of_sample")
+        return {name: value for name, value in self.__dict__.items() if name not in opened} | {"_preload": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # What was verified once is not verified by each worker.
@@ -169,6 +173,7 @@ def _as_rows(shards: Sequence[Array]) -> tuple[torch.Tensor, NDArray[np.int64]]:
     # Shards lie whole pages apart, or there is but one.
     step = gcd(num_bytes, *(shard.ctypes.data - start for shard in shards))
     memory = (ctypes.c_byte * (stop - start)).from_address(start)
+    memory.shards = shards  # type: ignore[attr-defined]  # which they outlive no more
     dtype = torch.from_numpy(np.empty(0, shards[0].dtype)).dtype
     row_of_sample = [
         (shard.ctypes.data - start + np.arange(len(shard), dtype=np.int64) * num_bytes) // step for shard in shards

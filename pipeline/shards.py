@@ -21,6 +21,7 @@ from pipeline.errors import CorruptDataError
 from pipeline.manifest import (
     MANIFEST_NAME,
     SPLITS,
+    TO_MEND,
     Dtype,
     Manifest,
     Shard,
@@ -159,7 +160,7 @@ class ShardSet:
         problems += [f"{self.dir / name}: not in the manifest" for name in sorted(found - expected)]
         if problems:
             differences = "\n  ".join(problems)
-            raise CorruptDataError(f"{self.dir} differs from its manifest:\n  {differences}\n`dvc repro` mends it.")
+            raise CorruptDataError(f"{self.dir} differs from its manifest:\n  {differences}\nOf each, {TO_MEND}.")
 
     def verify_content(self) -> None:
         """Hash the pixels and labels of uint8 shards anew. Raises CorruptDataError if they are another dataset's."""
@@ -167,7 +168,7 @@ class ShardSet:
         if (got := hash_content(splits)) != self.manifest.content_sha256:
             raise CorruptDataError(
                 f"{self.dir / MANIFEST_NAME}: content_sha256: expected {self.manifest.content_sha256}, the shards have "
-                f"{got}: delete {self.dir} and run `dvc repro`"
+                f"{got}: delete {self.dir} and run `dvc repro --force`"
             )
 
     def _find_problem(self, file: ShardFile, shard: Shard) -> str | None:
@@ -239,7 +240,7 @@ def open_raw(raw_dir: Path) -> ShardSet:
     if raw.manifest.dtype != "uint8" or raw.manifest.normalization:
         raise CorruptDataError(
             f"{raw_dir}: expected uint8 pixels that were not normalized, got {raw.manifest.dtype} and normalization "
-            f"{raw.manifest.normalization}: delete {raw_dir} and run `dvc repro`"
+            f"{raw.manifest.normalization}: delete {raw_dir} and run `dvc repro --force`"
         )
     return raw
 
@@ -301,7 +302,7 @@ def _write_npy(
     header = npy_header(dtype, shape)
     sha256 = hashlib.sha256(header)
     num_bytes = len(header)
-    with (shards_dir / relative_path).open("xb") as file:
+    with (shards_dir / relative_path).open("wb") as file:
         file.write(header)
         for block in blocks:
             data = np.ascontiguousarray(block, little_endian(dtype))

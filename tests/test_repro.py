@@ -1,6 +1,9 @@
 """The pipeline as a user runs it: real `dvc repro` runs in a git repository of their own."""
 
 import json
+import os
+import re
+import shutil
 
 import pytest
 
@@ -130,6 +133,30 @@ def test_a_run_in_another_clone_leaves_the_lock_and_the_metrics_as_they_are(remo
     assert clone.repro() == stages
     assert clone.run("git", "add", "--all").returncode == 0
     assert clone.run("git", "diff", "--cached").stdout == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has another find")
+@pytest.mark.parametrize("name", ["data/shards/train/images-00000-of-00001.npy", "data/shards/manifest.json"])
+def test_what_was_damaged_in_the_cache_too_is_mended_as_the_error_says(name, workspace):
+    path = workspace.path / name
+    before = path.stat()
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(200)
+        file.write(b"?")
+    path.chmod(before.st_mode)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a disk damages it, unseen by DVC
+    assert workspace.repro() == set()
+    done = workspace.pipeline("verify", "data/shards")
+    assert done.returncode == 1
+    (command,) = re.findall("`(find .*?)`", done.stderr)
+    assert workspace.run(*command.replace("FILE", name).split()).returncode == 0
+    assert workspace.repro() == {"normalize"}
+    assert workspace.pipeline("verify", "data/shards").returncode == 0
+    shutil.rmtree(workspace.path / "data/shards")
+    assert workspace.run("dvc", "checkout").returncode == 0
+    assert workspace.pipeline("verify", "data/shards").returncode == 0
+    assert workspace.run("git", "status", "--porcelain").stdout == ""
 
 
 def test_after_a_run_stopped_by_broken_params_the_cache_gives_back_what_was_there(workspace):

@@ -256,7 +256,7 @@ def test_a_manifest_survives_json(synthetic_raw):
 def test_a_manifest_with_any_other_byte_is_refused(change, shards_dir):
     path = shards_dir / "manifest.json"
     path.write_bytes(change(path.read_text()).encode())
-    with pytest.raises(CorruptDataError, match=r"manifest\.json: manifest_sha256: .*: delete .* and run `dvc repro`"):
+    with pytest.raises(CorruptDataError, match=r"manifest\.json: manifest_sha256: .*: remove .* and run `dvc repro`"):
         open_shards(shards_dir)
 
 
