@@ -17,6 +17,8 @@ class Origin:
     """Where a dataset comes from; `citation` is a BibTeX entry."""
 
     name: str
+    creators: tuple[str, ...]
+    published: str
     url: str
     description: str
     citation: str
@@ -25,6 +27,8 @@ class Origin:
 ORIGINS = {
     "cifar10": Origin(
         name="CIFAR-10",
+        creators=("Alex Krizhevsky", "Vinod Nair", "Geoffrey Hinton"),
+        published="2009",
         url="https://www.cs.toronto.edu/~kriz/cifar.html",
         description="Small colour photographs of ten classes, by Alex Krizhevsky, Vinod Nair and Geoffrey Hinton.",
         citation="""@techreport{krizhevsky2009learning,
@@ -176,7 +180,16 @@ def _croissant(manifest: Manifest) -> dict[str, object]:
     files = [
         file for split in SPLITS for shard in manifest.splits[split].shards for file in (shard.images, shard.labels)
     ]
-    about = {"url": origin.url, "citeAs": origin.citation} if origin else {}
+    about: dict[str, object] = {}
+    if origin:
+        creators = [{"@type": "sc:Person", "name": name} for name in origin.creators]
+        about = {
+            "url": origin.url,
+            "creator": creators,
+            "datePublished": origin.published,
+            "license": "unknown",
+            "citeAs": origin.citation,
+        }
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",

@@ -43,6 +43,7 @@ SETTINGS: Any = {
     "legend.frameon": False,
     "svg.fonttype": "none",
     "text.color": TEXT_COLOR,
+    "text.parse_math": False,  # a class may have a dollar in its name
     "xtick.color": TEXT_COLOR,
     "ytick.color": TEXT_COLOR,
 }
@@ -59,7 +60,7 @@ class Png:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot for the page, with what it is called and what it says to those who don't see it."""
+    """A plot for the page, with what it is called."""
 
     title: str
     svg: str
@@ -183,7 +184,7 @@ def draw_images(images: Pixels) -> Png:
         row[:, left : left + width, 3] = 255
     png = io.BytesIO()
     # Not compressed: how it would be is the compressor's affair, and may change with version or CPU.
-    imsave(png, row, format="png", metadata=NO_SOFTWARE, pil_kwargs={"compress_level": 0})
+    imsave(png, row, format="png", origin="upper", metadata=NO_SOFTWARE, pil_kwargs={"compress_level": 0})
     return Png("data:image/png;base64," + base64.b64encode(png.getvalue()).decode(), row.shape[1], height)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.duplicates import (
     MAX_DISTANCE,
+    NUM_CANDIDATES,
     ExactDuplicates,
     NearDuplicate,
     count_exact_duplicates,
@@ -19,8 +20,9 @@ from pipeline.duplicates import (
 from pipeline.errors import CorruptDataError
 from pipeline.files import write_json, write_text
 from pipeline.manifest import SPLITS, Split
+from pipeline.normalize import normalization_of
 from pipeline.shards import ShardSet, open_raw, verify_shards
-from pipeline.survey import NUM_BINS, SplitFigures, Survey, survey_split, value_table
+from pipeline.survey import NUM_BINS, REMEDY, SplitFigures, Survey, survey_split, value_table
 
 if TYPE_CHECKING:
     from pipeline.params import ReportParams
@@ -50,15 +52,21 @@ def write_report(
     raw.verify()
     raw.verify_content()
     shards = verify_shards(shards_dir)
-    if raw.manifest.content_sha256 != shards.manifest.content_sha256:
-        raise CorruptDataError(f"{shards_dir} was not made from {raw_dir}: run `dvc repro`")
+    if raw.manifest.content_sha256 != shards.manifest.content_sha256 or shards.manifest.normalization is None:
+        raise CorruptDataError(f"{shards_dir} was not made from {raw_dir} by normalize: {REMEDY}")
     surveys = {split: survey_split(raw, shards, split) for split in SPLITS}
     figures = {split: survey.figures for split, survey in surveys.items()}
     check_statistics(shards, figures["train"])
     check_unit_variance(shards, figures["train"])
     exact, near = count_exact_duplicates(raw), find_near_duplicates(raw)
     bands = count_by_distance(raw, near)
-    facts = {"manifest": shards.manifest, "figures": figures, "exact": exact, "bands": bands}
+    facts = {
+        "manifest": shards.manifest,
+        "figures": figures,
+        "exact": exact,
+        "bands": bands,
+        "candidates": NUM_CANDIDATES,
+    }
     extremes = {split: survey.extremes() for split, survey in surveys.items()}
     page = _render("report.html", params, **facts, **_draw(raw, shards, surveys, near))
     text = _render("report.md", params, **facts, extremes=extremes)
@@ -72,8 +80,8 @@ def write_report(
 
 def check_statistics(shards: ShardSet, train: SplitFigures) -> None:
     """Raise CorruptDataError unless the mean and std of schemes that take them from the train split are its own."""
-    normalization = shards.manifest.normalization
-    if normalization is None or normalization.scheme not in ("dataset", "dataset_per_image"):
+    normalization = normalization_of(shards.manifest)
+    if normalization.scheme not in ("dataset", "dataset_per_image"):
         return
     name = "std" if normalization.scheme == "dataset" else "std_per_image"
     measured = tuple(tuple(getattr(it, key) for it in train.before.values()) for key in ("mean", name))
@@ -86,8 +94,7 @@ def check_statistics(shards: ShardSet, train: SplitFigures) -> None:
 
 def check_unit_variance(shards: ShardSet, train: SplitFigures) -> None:
     """Raise CorruptDataError unless scheme `dataset` gave the train split mean 0 and std 1, but for rounding."""
-    normalization = shards.manifest.normalization
-    if normalization is None or normalization.scheme != "dataset":
+    if normalization_of(shards.manifest).scheme != "dataset":
         return
     # Each value is off by a few roundings of numbers no larger than the largest value.
     largest = float(np.abs(value_table(shards)).max())

@@ -8,6 +8,7 @@ import re
 import shutil
 from fractions import Fraction
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,15 +17,16 @@ from hypothesis.extra import numpy as hnp
 from msgspec.structs import replace
 from PIL import Image
 
+from pipeline.duplicates import NearDuplicate
 from pipeline.errors import CorruptDataError
 from pipeline.manifest import save_manifest
 from pipeline.normalize import normalize_shards
 from pipeline.params import ReportParams
-from pipeline.pictures import draw_samples
+from pipeline.pictures import COLORS, draw_extremes, draw_means, draw_pairs, draw_samples, plot_images
 from pipeline.report import check_unit_variance, write_report
 from pipeline.shards import open_shards, write_shards
 from pipeline.stats import compute_statistics, write_stats
-from pipeline.survey import _image_stds, _sum_pixels
+from pipeline.survey import NUM_BINS, _image_stds, _sum_pixels, survey_split
 from tests.conftest import save_card, write_raw_set
 from tests.test_duplicates import make_images
 from tests.test_normalize import make_params, read_images
@@ -144,7 +146,10 @@ def test_tables_say_how_often_each_pixel_and_each_kind_of_image_occurs(run, tiny
     brightness = tiny.train[0].reshape(100, -1).mean(axis=1) / 255
     assert float(images[25]["brightness"]) == 0.51
     assert float(images[25]["brightness_train"]) == pytest.approx(np.sum((brightness >= 0.5) & (brightness < 0.52)))
-    assert sum(float(row["contrast_test"]) for row in images) == pytest.approx(100)
+    contrast = tiny.test[0].reshape(20, -1).std(axis=1) / 255
+    for row in images:
+        here = np.abs(contrast - float(row["contrast"])) < 0.005
+        assert float(row["contrast_test"]) == pytest.approx(5 * here.sum())
     classes = read_csv(tmp_path / "report/classes.csv")
     assert [int(row["train"]) for row in classes] == np.bincount(tiny.train[1], minlength=10).tolist()
 
@@ -159,16 +164,16 @@ def report_on(raw, path, scheme="dataset"):
 
 def test_duplicates_are_counted_listed_and_shown(tmp_path):
     images = make_images(60)
-    test = np.concatenate([images[[8]], images[[21]][..., ::-1], make_images(4, seed=1)])
+    test = np.concatenate([images[[8]], images[[21]][..., ::-1], images[[33]], make_images(4, seed=1)])
     report_dir = report_on(write_raw_set(tmp_path / "raw", images, test), tmp_path)
-    assert (report_dir / "near_duplicates.csv").read_text() == "test,train,distance\n0,8,0.0\n1,21,0.0\n"
+    assert (report_dir / "near_duplicates.csv").read_text() == "test,train,distance\n0,8,0.0\n1,21,0.0\n2,33,0.0\n"
     assert json.loads((report_dir / "metrics.json").read_bytes())["duplicates"] == {
-        "exact": {"train": 0, "test": 0, "test_in_train": 1},
-        "near": {"pairs": 2, "test_images": 2, "pairs_of_other_class": 0},
+        "exact": {"train": 0, "test": 0, "test_in_train": 2},
+        "near": {"pairs": 3, "test_images": 3, "pairs_of_other_class": 1},
     }
     page = (report_dir / "report.html").read_text()
     assert page.count('alt="Test image 1 beside train image 21"') == 1
-    assert "| 0.1 | 2 | 2 | 33.33 | 0 |" in (report_dir / "report.md").read_text()
+    assert "| 0.1 | 3 | 3 | 42.86 | 1 |" in (report_dir / "report.md").read_text()
 
 
 @pytest.mark.parametrize(("shape", "num_classes"), [((1, 28, 28), 3), ((2, 5, 9), 2), ((3, 1, 1), 100)])
@@ -189,6 +194,67 @@ def test_the_images_that_stand_out_are_those_of_least_and_most_brightness_and_co
         assert f"| train | {name} | {indices}" in text
 
 
+def decode(png):
+    return np.array(Image.open(io.BytesIO(base64.b64decode(png.url.partition(",")[2]))))
+
+
+@pytest.fixture
+def surveyed(tmp_path):
+    """Images of both splits, classes taking turns, with the survey of train."""
+    train, test = make_images(21), make_images(6, seed=1)
+    raw = write_raw_set(tmp_path / "raw", train, test)
+    report_on(raw, tmp_path)
+    return train, test, raw, survey_split(raw, open_shards(tmp_path / "shards"), "train")
+
+
+def test_pictures_show_the_images_that_their_captions_name(surveyed):
+    train, test, raw, survey = surveyed
+
+    def show(*images):
+        return [image.transpose(1, 2, 0).tolist() for image in images]
+
+    for (name, png), of_name in zip(draw_means(survey), (train, train[::2], train[1::2]), strict=True):
+        assert decode(png)[..., :3].tolist() == show(np.floor(of_name.mean(axis=0) + 0.5).astype(np.uint8))[0], name
+    for name, indices, png in draw_extremes(raw, survey, "train"):
+        shown = decode(png)[..., :3]
+        assert [shown[:, 34 * i : 34 * i + 32].tolist() for i in range(8)] == show(*train[indices]), name
+    pairs = [NearDuplicate(test=i, train=j, distance=0, mirrored=False) for i, j in ((4, 2), (5, 20))]
+    for pair, picture in zip(pairs, draw_pairs(raw, pairs), strict=True):
+        shown = decode(picture.png)[..., :3]
+        assert [shown[:, :32].tolist(), shown[:, 34:].tolist()] == show(test[pair.test], train[pair.train])
+
+
+def test_plots_are_drawn_of_the_figures(surveyed):
+    *_, survey = surveyed
+    for plot, name in zip(plot_images({"train": survey}), ("brightness", "contrast"), strict=True):
+        path, *_ = re.findall(rf'<path d="([^"]*)"[^>]*stroke: {COLORS["train"]}', plot.svg)
+        x, y = np.array(re.findall(r"[ML] (\S+) (\S+)", path), float).T
+        drawn = np.interp(np.linspace(x[0], x[-1], NUM_BINS), x, y)
+        assert np.corrcoef(drawn, survey.histograms()[name])[0, 1] < -0.999  # y grows downwards
+
+
+def test_no_settings_of_matplotlib_change_the_page(tmp_path):
+    images = make_images(12)
+    raw = write_raw_set(tmp_path / "raw", images, images)
+    expected = (report_on(raw, tmp_path) / "report.html").read_bytes()
+    with mpl.rc_context({"image.origin": "lower", "lines.linewidth": 9, "svg.fonttype": "path", "savefig.dpi": 300}):
+        assert (report_on(raw, tmp_path) / "report.html").read_bytes() == expected
+
+
+def test_names_of_classes_are_no_formulas(tiny_raw, run, tmp_path):
+    run()
+    for source in (tiny_raw, tmp_path / "shards"):
+        shutil.copytree(source, tmp_path / "named" / source.name)
+        manifest = open_shards(source).manifest
+        save_manifest(
+            replace(manifest, classes=(r"$\x$", "a|b", *manifest.classes[2:])), tmp_path / "named" / source.name
+        )
+    save_card(open_shards(tmp_path / "named/shards"))
+    write_report(tmp_path / "named/raw", tmp_path / "named/shards", tmp_path / "report", PARAMS)
+    assert r"$\x$" in (tmp_path / "report/report.html").read_text()
+    assert r"| a\|b | " in (tmp_path / "report/report.md").read_text()
+
+
 def test_pictures_are_the_images_before_and_after_normalizing(tmp_path):
     pixels = np.zeros((4, 1, 2, 2), np.uint8)
     pixels[0, 0, 0] = 255
@@ -196,7 +262,7 @@ def test_pictures_are_the_images_before_and_after_normalizing(tmp_path):
     ((name, before, after),) = draw_samples(raw, np.linspace(-2, 2, 256, dtype=np.float32)[None])
     assert (name, before.width, before.height) == ("class_0", 4 * 2 + 3 * 2, 2)
     assert before == after
-    shown = np.array(Image.open(io.BytesIO(base64.b64decode(before.url.partition(",")[2]))))
+    shown = decode(before)
     assert shown[:, 0].tolist() == [[255, 255, 255, 255], [0, 0, 0, 255]]
     assert shown[0, 2].tolist() == [0, 0, 0, 0]
 
@@ -268,6 +334,11 @@ def test_a_content_hash_that_is_not_that_of_the_pixels_fails_the_report(tiny_raw
         save_manifest(replace(open_shards(source).manifest, content_sha256="0" * 64), tmp_path / "wrong" / name)
     with pytest.raises(CorruptDataError, match=r"raw/manifest.json: content_sha256: expected 0{64}, the shards have"):
         write_report(tmp_path / "wrong/raw", tmp_path / "wrong/shards", tmp_path / "report", PARAMS)
+
+
+def test_shards_that_are_not_normalized_fail_the_report(tiny_raw, tmp_path):
+    with pytest.raises(CorruptDataError, match="was not made from .* by normalize"):
+        write_report(tiny_raw, tiny_raw, tmp_path / "report", PARAMS)
 
 
 def test_shards_of_another_dataset_fail_the_report(synthetic_raw, run, tmp_path):
