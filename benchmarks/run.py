@@ -12,12 +12,13 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline import synthetic
-from pipeline.cli import RAW_DIR, SHARDS_DIR
+from pipeline.cli import RAW_DIR, REPORT_DIR, SHARDS_DIR, STATS_PATH
 from pipeline.download import write_raw
 from pipeline.shards import hash_content
 
@@ -27,20 +28,29 @@ ROUNDS = 5
 CIFAR_SAMPLES = {"train": 50_000, "test": 10_000}
 SCALES = (1, 2, 4, 8)
 
+OUTS = {"stats": STATS_PATH, "normalize": SHARDS_DIR, "report": REPORT_DIR}
 JOBS = {
     "stats": ("ours", "limit", "hashed", "tutorial", "dataloader", "numpy", "torch"),
     "normalize": (
         *("ours", "limit", "torchvision", "litdata", "mds", "ffcv", "huggingface", "webdataset", "zarr", "safetensors"),
     ),
+    "report": ("ours",),
 }
+SCALED_JOBS = ("stats", "normalize")
 TITLES = {
     "stats": "Mean and std of the train split",
     "normalize": "60,000 images to normalized float32 on disk",
+    "report": "Checks of every value, the search for duplicates, pictures",
 }
 INTRODUCTION = """\
 Of `make bench` on {dataset}: whole processes, in turn, {rounds} rounds after one that is not counted, page cache warm.
 Seconds are medians and depend on the machine; the ratios are what to look at. Own memory is anonymous, at its peak,
 over that of the bare interpreter with the stages' imports."""
+BARE = {  # what the stages import
+    "stats": "import pipeline.cli, pipeline.stats",
+    "normalize": "import pipeline.cli, pipeline.normalize, pipeline.params",
+    "report": "import jinja2, pipeline.cli, pipeline.params, pipeline.pictures, pipeline.report",
+}
 PACKAGES = (
     "numpy",
     "torch",
@@ -48,6 +58,7 @@ PACKAGES = (
     "litdata",
     "mosaicml-streaming",
     "ffcv",
+    "datasets",
     "webdataset",
     "zarr",
     "safetensors",
@@ -70,18 +81,21 @@ class Contender:
         if self.failure:
             return
         # What was written before is removed first, as DVC removes a stage's outs.
-        shutil.rmtree(self.folder / self.out, ignore_errors=True)
+        out = self.folder / self.out
+        out.unlink() if out.is_file() else shutil.rmtree(out, ignore_errors=True)
         os.sync()  # no one waits for what another has left to the disk
         start = time.perf_counter()
-        with subprocess.Popen(
-            self.command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        ) as process:
+        with (
+            tempfile.TemporaryFile("w+") as stderr,
+            subprocess.Popen(self.command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=stderr) as process,
+        ):
             own_mb = 0.0
             while process.poll() is None:
                 own_mb = max(own_mb, _anonymous_mb(process.pid))
                 time.sleep(0.002)
             seconds = time.perf_counter() - start
-            errors = process.stderr.read().strip().splitlines() if process.stderr else []
+            stderr.seek(0)
+            errors = stderr.read().strip().splitlines()
         if process.returncode:
             self.failure = errors[-1][:200] if errors else f"exit code {process.returncode}"
         elif counted:
@@ -125,17 +139,15 @@ def make_folder(name: str, raw_dir: Path | None, scale: int = 1) -> Path:
         splits = synthetic.generate({split: count * scale for split, count in CIFAR_SAMPLES.items()})
         content = hash_content([splits["train"], splits["test"]])
         write_raw(folder / RAW_DIR, "synthetic", synthetic.CLASSES, content, splits)
-    subprocess.run([sys.executable, "-m", "pipeline", "stats"], cwd=folder, check=True)
-    subprocess.run([sys.executable, "-m", "pipeline", "normalize"], cwd=folder, check=True)
     return folder
 
 
 def stage(name: str, folder: Path, title: str = "ours") -> Contender:
-    return Contender(title, [sys.executable, "-m", "pipeline", name], folder, SHARDS_DIR)
+    return Contender(title, [sys.executable, "-m", "pipeline", name], folder, OUTS[name])
 
 
-def bare(folder: Path) -> Contender:
-    return Contender("bare", [sys.executable, "-c", "import pipeline.cli, pipeline.normalize"], folder)
+def bare(job: str, folder: Path) -> Contender:
+    return Contender("bare", [sys.executable, "-c", BARE[job]], folder)
 
 
 def compare(folder: Path) -> dict[str, list[Contender]]:
@@ -148,7 +160,7 @@ def compare(folder: Path) -> dict[str, list[Contender]]:
             else Contender(name, [sys.executable, contenders_path, job, name], folder)
             for name in names
         ]
-        measure([*contenders, bare_one := bare(folder)], ROUNDS)
+        measure([*contenders, bare_one := bare(job, folder)], ROUNDS)
         results[job] = [*contenders, bare_one]
     return results
 
@@ -162,7 +174,7 @@ def read_epochs(folder: Path) -> dict[str, dict]:
 def scale_up() -> dict[str, list[Contender]]:
     folders = {scale: make_folder(f"x{scale}", None, scale) for scale in SCALES}
     results = {}
-    for job in JOBS:
+    for job in SCALED_JOBS:
         results[job] = [stage(job, folder, f"{scale}x") for scale, folder in folders.items()]
         measure(results[job], ROUNDS)
     for folder in folders.values():
@@ -178,7 +190,7 @@ def render(
         "",
         INTRODUCTION.format(dataset=dataset, rounds=ROUNDS),
         "",
-        f"{platform.system()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"{platform.system()}, {_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
         + ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
     ]
     for job, contenders in compared.items():
@@ -221,10 +233,15 @@ def render(
 
 
 def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+    path = [*sys.path, os.environ.get("HUGGINGFACE_DIR", "")]
+    found = [it.version for it in importlib.metadata.distributions(name=name, path=path)]
+    return found[0] if found else "not installed"
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def plot(scaled: dict[str, list[Contender]], path: Path) -> None:

@@ -3,10 +3,11 @@
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from io import FileIO
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -61,11 +62,11 @@ def _fetch_from_any(
 ) -> None:
     failures = []
     for url in urls:
-        part = _Part(archive_path, url)
+        part = _Part(archive_path, _without_password(url))
         try:
             _fetch_from(url, archive, part, progress, patience)
         except FetchError as error:
-            failures.append(f"  {url}: {_in_one_line(str(error))}")
+            failures.append(f"  {_without_password(url)}: {_in_one_line(str(error))}")
         else:
             part.path.replace(archive_path)
             part.discard()
@@ -113,12 +114,12 @@ class _Part:
 def _fetch_from(
     url: str, archive: Archive, part: _Part, progress: Progress, patience: Patience, *, again: bool = False
 ) -> None:
-    in_pieces = False
+    in_pieces = part.num_bytes > 0
     retries = 0
     pace = Pace(patience.window)
     while part.num_bytes < archive.num_bytes:
         before = part.num_bytes
-        in_pieces = in_pieces or before > 0
+        in_pieces |= before > 0
         fault = "the server ends too early"
         try:
             _append(url, archive, part, progress, patience, pace)
@@ -162,7 +163,8 @@ def _append(url: str, archive: Archive, part: _Part, progress: Progress, patienc
             if response.headers.get(name) != value:
                 raise FetchError(f"expected {name}: {value}, got {response.headers.get(name)}")
         if not start and ("If-Range" in headers or not part.num_bytes):
-            part.begin(response.headers)
+            with _disk_faults_named(part.path):
+                part.begin(response.headers)
         # A server without ranges sends all from the start: its bytes are written over those that are there, which are
         # the same, so that nothing is lost if it breaks off early. Unbuffered: what has arrived outlives the process.
         with part.path.open("r+b", buffering=0) as file:
@@ -170,17 +172,30 @@ def _append(url: str, archive: Archive, part: _Part, progress: Progress, patienc
             for _, chunk in received:
                 if file.tell() + len(chunk) > archive.num_bytes:
                     raise FetchError(f"expected {archive.num_bytes:,} bytes, the server sends more")
-                _write(file, chunk)
+                with _disk_faults_named(part.path):
+                    _write(file, chunk)
                 progress(file.tell(), archive.num_bytes)
-            os.fsync(file.fileno())
+            with _disk_faults_named(part.path):
+                os.fsync(file.fileno())
 
 
 def _write(file: FileIO, data: bytes) -> None:
+    while data:
+        data = data[file.write(data) :]  # the last bytes that a disk takes are fewer than it is given
+
+
+@contextmanager
+def _disk_faults_named(path: Path) -> Iterator[None]:
+    # Apart from those of the network, which are OSErrors too, and after which another mirror is asked.
     try:
-        while data:
-            data = data[file.write(data) :]  # the last bytes that a disk takes are fewer than it is given
+        yield
     except OSError as error:
-        raise PipelineError(f"{file.name}: can't be written: {error.strerror}") from None
+        raise PipelineError(f"{path}: can't be written: {error.strerror}") from None
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _in_one_line(text: str) -> str:

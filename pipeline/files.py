@@ -123,15 +123,17 @@ def only_writer(path: Path, *, wait: bool) -> Iterator[None]:
             try:
                 yield
             finally:
-                with suppress(PermissionError):  # Windows removes no open file
+                if sys.platform == "win32":
+                    lock.close()  # it removes no open file
+                with suppress(PermissionError):  # nor one that another process has opened meanwhile
                     lock_path.unlink()
             return
 
 
-def hash_file(path: Path, algorithm: str = "sha256") -> str:
-    """Hash a file's bytes, as hex digits."""
+def hash_file(path: Path) -> str:
+    """Hash a file's bytes, SHA-256 as hex digits."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _temp_sibling(path: Path, role: str) -> Path:

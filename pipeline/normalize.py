@@ -123,6 +123,7 @@ def normalize_shards(
             samples_per_shard=params.samples_per_shard,
             scheduler=scheduler,
         )
+        raw.expect_same()
         manifest = replace(raw.manifest, dtype=params.dtype, normalization=normalization, splits=splits)
         for name, text in render_card(manifest).items():
             write_synced(staging_dir / name, text)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
-from pipeline.errors import CorruptDataError, InputError
-from pipeline.manifest import SPLITS, Split, load_manifest
+from pipeline.errors import InputError
+from pipeline.manifest import SPLITS, Split
 from pipeline.normalize import normalization_of, normalize_pixels
 from pipeline.shards import Array, open_shards
 
@@ -71,9 +71,7 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # torch's types are not read
         else:
             images = [shards.images(shard) for shard in shards.shards(self.split)]
         self._rows, self._row_of_sample = _as_rows(images)
-        # Files of another set may have taken the place of some in between, or since the dataset was pickled.
-        if load_manifest(shards.dir) != shards.manifest:
-            raise CorruptDataError(f"{shards.dir}: another set has taken its place meanwhile: open it anew")
+        shards.expect_same()  # also as when the dataset was pickled
 
     @property
     def classes(self) -> list[str]:

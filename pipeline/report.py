@@ -70,6 +70,8 @@ def write_report(
     extremes = {split: survey.extremes() for split, survey in surveys.items()}
     page = _render("report.html", params, **facts, **_draw(raw, shards, surveys, near))
     text = _render("report.md", params, **facts, extremes=extremes)
+    for was_read in (raw, shards):
+        was_read.expect_same()
     write_text(report_dir / "report.html", page)
     write_text(report_dir / "report.md", text)
     write_json(report_dir / "metrics.json", _metrics(figures, exact, bands[-1]))

@@ -162,6 +162,11 @@ class ShardSet:
             differences = "\n  ".join(problems)
             raise CorruptDataError(f"{self.dir} differs from its manifest:\n  {differences}\nOf each, {TO_MEND}.")
 
+    def expect_same(self) -> None:
+        """Raise CorruptDataError if another set has taken the place of this one, some files of which were read."""
+        if load_manifest(self.dir) != self.manifest:
+            raise CorruptDataError(f"{self.dir}: another set has taken its place meanwhile: run this again")
+
     def verify_content(self) -> None:
         """Hash the pixels and labels of uint8 shards anew. Raises CorruptDataError if they are another dataset's."""
         splits = ((map(self.images, self.shards(split)), self.labels(split)) for split in SPLITS)

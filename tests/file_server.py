@@ -58,7 +58,8 @@ def serve(server: FileServer) -> Iterator[FileServer]:  # noqa: C901 (the handle
                 return
             start = 0
             wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-            if server.supports_range and wanted and self.headers.get("If-Range", server.etag) == server.etag:
+            validator = server.etag or server.headers.get("Last-Modified")
+            if server.supports_range and wanted and self.headers.get("If-Range", validator) == validator:
                 start = int(wanted[1])
             body = server.content[start:]
             headers = {"Content-Length": str(len(body))}

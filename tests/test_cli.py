@@ -74,12 +74,13 @@ def test_help_names_every_command(workspace):
 @pytest.mark.parametrize(
     "command", [["stats"], ["normalize"], ["report"], ["verify", "data/raw"], ["--help"], ["verify", "--help"]]
 )
-def test_no_command_but_download_imports_torch(command, tiny_workspace):
+def test_no_command_but_download_imports_torch_and_none_but_report_what_draws(command, tiny_workspace):
     tiny_workspace.pipeline("stats")
     tiny_workspace.pipeline("normalize")
+    heavy = () if command == ["report"] else ("jinja2", "matplotlib")
     program = (
-        "import atexit, runpy, sys\n"
-        "atexit.register(lambda: print('imported:', sorted({'torch', 'torchvision'} & set(sys.modules))))\n"
+        f"import atexit, runpy, sys\nheavy = {heavy}\n"
+        "atexit.register(lambda: print('imported:', sorted({'torch', 'torchvision', *heavy} & set(sys.modules))))\n"
         f"sys.argv = ['pipeline', *{command!r}]\n"
         "runpy.run_module('pipeline', run_name='__main__')\n"
     )

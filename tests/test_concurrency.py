@@ -1,13 +1,17 @@
 """Two processes in one place, and what a killed one left there."""
 
+import errno
 import hashlib
 import shutil
+import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
 
+from pipeline import files
+from pipeline.errors import PipelineError
 from pipeline.files import replace_dir, write_text
 from pipeline.shards import verify_shards
 from tests.test_cli import assert_fails
@@ -98,6 +102,50 @@ def test_many_who_replace_one_folder_never_mix(tmp_path):
     assert all("another process is writing it" in error for error in errors), errors
     assert len({(tmp_path / "set" / name).read_text() for name in "abc"}) == 1
     assert names(tmp_path) == ["set"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_amid_the_cleaning_waits_for_its_end(number, tmp_path, monkeypatch):
+    def stop_and_remove(*args, **kwargs):
+        signal.raise_signal(number)
+        return rmtree(*args, **kwargs)
+
+    def stop(number, frame):
+        raise InterruptedError
+
+    rmtree = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", stop_and_remove)
+    former = signal.signal(number, stop)
+    try:
+        with pytest.raises((InterruptedError, PipelineError)), replace_dir(tmp_path / "set"):
+            raise ZeroDivisionError
+    finally:
+        signal.signal(number, former)
+    assert names(tmp_path) == []
+
+
+def test_where_a_file_system_has_no_locks_the_work_is_done(tmp_path, monkeypatch):
+    def lock(descriptor):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files, "_lock", lock)
+    write_text(tmp_path / "text", "written")
+    assert (names(tmp_path), (tmp_path / "text").read_text()) == (["text"], "written")
+
+
+def test_a_lock_that_the_former_writer_removed_meanwhile_is_none(tmp_path, monkeypatch):
+    lock_paths = []
+
+    def remove_and_lock(descriptor):
+        lock(descriptor)
+        if not lock_paths:
+            lock_paths.extend(tmp_path.iterdir())
+            lock_paths[0].unlink()  # as the former writer does, between this one's open and its lock
+
+    lock = files._lock
+    monkeypatch.setattr(files, "_lock", remove_and_lock)
+    with files.only_writer(tmp_path / "text", wait=False):
+        assert list(tmp_path.iterdir()) == lock_paths
 
 
 def hash_cache(workspace):

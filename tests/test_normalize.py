@@ -14,8 +14,9 @@ from pipeline.errors import CorruptDataError, InputError
 from pipeline.manifest import Normalization
 from pipeline.normalize import choose_normalization, normalization_table, normalize_pixels, normalize_shards
 from pipeline.params import NormalizeParams
-from pipeline.shards import open_shards
+from pipeline.shards import ShardSet, open_shards
 from pipeline.stats import write_stats
+from tests.conftest import write_raw_set
 
 SCHEMES = ("dataset", "dataset_per_image", "imagenet", "symmetric", "unit", "custom")
 RGB = ("red", "green", "blue")
@@ -168,3 +169,23 @@ def test_raw_data_that_are_not_whole_leave_the_former_shards_as_they_were(tiny_r
     shards.verify()
     assert open_shards(tmp_path / "shards").manifest == shards.manifest
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "shards", "stats.json"]
+
+
+def test_a_raw_set_that_is_replaced_meanwhile_is_not_mixed_with_its_successor(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (2, 40, 3, 8, 8), np.uint8)
+    for name, of_name in zip(("raw", "other"), images, strict=True):
+        write_raw_set(tmp_path / name, of_name[:30], of_name[30:])
+    write_stats(tmp_path / "raw", tmp_path / "stats.json")
+
+    def verify_and_swap(self, but):
+        verify(self, but)
+        (tmp_path / "raw").rename(tmp_path / "former")
+        (tmp_path / "other").rename(tmp_path / "raw")
+
+    verify = ShardSet.verify
+    monkeypatch.setattr(ShardSet, "verify", verify_and_swap)
+    with pytest.raises(CorruptDataError, match="another set has taken its place meanwhile"):
+        normalize_shards(
+            tmp_path / "raw", tmp_path / "stats.json", tmp_path / "shards", make_params(samples_per_shard=7)
+        )
+    assert not (tmp_path / "shards").exists()

@@ -1,15 +1,21 @@
 """The result depends neither on the number of threads nor on where the tasks run."""
 
 import hashlib
+import os
+import signal
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 
+from pipeline import parallel
 from pipeline.errors import CorruptDataError, InputError
 from pipeline.normalize import normalize_shards
 from pipeline.parallel import map_tasks
 from pipeline.params import ReportParams
 from pipeline.report import write_report
-from pipeline.shards import verify_shards
+from pipeline.shards import verify_shards, write_shards
 from pipeline.stats import write_stats
 from tests.test_normalize import make_params
 
@@ -46,8 +52,15 @@ def test_a_number_of_threads_that_is_none_is_refused(setting, monkeypatch):
 
 def test_results_come_in_the_order_of_the_items_and_the_first_error_ends_it():
     assert map_tasks(lambda item: item * item, range(50)) == [item * item for item in range(50)]
+    done = []
+
+    def divide(item):
+        done.append(item)
+        return 1 // item
+
     with pytest.raises(ZeroDivisionError):
-        map_tasks(lambda item: 1 // item, [3, 0, 1])
+        map_tasks(divide, [3, 0, *range(1, 10_000)])
+    assert len(done) < 10_000
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +75,57 @@ def cluster():
 def test_every_byte_is_the_same_on_a_cluster_of_two_processes(cluster, expected, synthetic_raw, tmp_path):
     shards = {name: sha256 for name, sha256 in expected.items() if not name.startswith("report/")}
     assert run_all(synthetic_raw, tmp_path, cluster) == shards
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills a process")
+def test_a_worker_that_is_lost_amid_a_shard_is_made_up_for(tmp_path):
+    distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
+    images = np.arange(12, dtype=np.uint8).reshape(4, 3, 1, 1)
+    was_here = tmp_path / "was here"
+
+    def blocks(split, start, stop):
+        yield images[start:stop]
+        if not was_here.exists():
+            was_here.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    labels = dict.fromkeys(("train", "test"), np.arange(4))
+    settings = {"dtype": "uint8", "image_shape": (3, 1, 1), "samples_per_shard": 4}
+    written = {}
+    for name in ("cluster", "here"):
+        (tmp_path / name).mkdir()
+        if name == "here":
+            written[name] = write_shards(tmp_path / name, labels, blocks, **settings)
+            continue
+        with distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0", host="127.0.0.1"
+        ) as cluster:
+            written[name] = write_shards(
+                tmp_path / name, labels, blocks, **settings, scheduler=cluster.scheduler_address
+            )
+    assert was_here.exists()
+    assert written["cluster"] == written["here"]
+
+
+def test_a_cluster_that_can_not_do_the_work_is_told_so(monkeypatch):
+    distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
+    monkeypatch.setattr(parallel, "WORKERS_WITHIN", 0.5)
+    with distributed.LocalCluster(n_workers=0, processes=True, dashboard_address=":0", host="127.0.0.1") as cluster:
+        address = cluster.scheduler_address
+        with pytest.raises(InputError, match=f"scheduler {address}: has no worker, and got none in 0.5 s"):
+            map_tasks(str, [1], address)
+        code = (
+            "import runpy, sys; sys.modules['pipeline'] = None; "
+            "runpy.run_module('distributed.cli.dask_worker', run_name='__main__')"
+        )
+        worker = subprocess.Popen([sys.executable, "-c", code, address, "--no-nanny", "--no-dashboard"])
+        try:
+            monkeypatch.setattr(parallel, "WORKERS_WITHIN", 30)
+            with pytest.raises(InputError, match="its workers need this package"):
+                map_tasks(str, [1], address)
+        finally:
+            worker.kill()
+            worker.wait()
 
 
 def test_a_command_runs_on_a_cluster(cluster, workspace, tiny_raw, tiny):
@@ -86,3 +150,13 @@ def test_a_scheduler_that_can_not_be_reached_is_named(address, monkeypatch):
     dask = pytest.importorskip("dask", reason="the extra dask is not installed")
     with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), pytest.raises(InputError, match="^scheduler "):
         map_tasks(str, [1], address)
+
+
+def test_a_scheduler_that_needs_certificates_is_named(workspace, tiny_raw):
+    pytest.importorskip("distributed", reason="the extra dask is not installed")
+    (workspace.path / "data").mkdir()
+    (workspace.path / "data/raw").symlink_to(tiny_raw)
+    done = workspace.pipeline("stats", "--scheduler", "tls://127.0.0.1:9")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: scheduler tls://127.0.0.1:9: can't be reached: ")
+    assert "Traceback" not in done.stderr

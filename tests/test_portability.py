@@ -64,6 +64,13 @@ def test_an_error_shows_a_path_that_the_locale_can_not_spell(tiny_raw, tmp_path)
     assert "images-00000-of-00001.npy: missing" in done.stderr
 
 
+def test_a_path_that_the_output_can_not_spell_is_shown_all_the_same(tiny_raw, tmp_path):
+    shutil.copytree(tiny_raw, tmp_path / "数据")
+    done = run(Workspace(tmp_path), "verify", tmp_path / "数据", PYTHONIOENCODING="cp1252:strict")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"\u6570\u636e: tiny" in done.stdout
+
+
 def test_names_are_good_ones_where_case_does_not_count_and_on_windows(expected):
     assert len({name.casefold() for name in expected}) == len(expected)
     assert all(re.fullmatch(r"[A-Za-z0-9./_-]+", name) for name in expected)

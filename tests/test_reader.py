@@ -1,4 +1,5 @@
 import importlib
+import multiprocessing
 import pickle
 import shutil
 import warnings
@@ -25,6 +26,8 @@ from pipeline.normalize import normalize_shards
 from pipeline.stats import write_stats
 from tests.cifar_format import CLASSES
 from tests.test_normalize import make_params
+
+MAPS = Path("/proc/self/maps")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +85,7 @@ def test_indices_are_those_of_a_list(root):
     for index in (-1, -100, np.int64(-1), torch.tensor(99)):
         assert torch.equal(dataset[index][0], dataset[int(index) % 100][0])
     assert len(list(dataset)) == 100
-    for index in (100, -101):
+    for index in (100, -101, 2**63, 2**64 - 1):
         with pytest.raises(IndexError, match=f"index {index} is out of range for 100 samples"):
             dataset[index]
     with pytest.raises(TypeError):
@@ -153,7 +156,7 @@ def test_inside_the_datasets_and_samplers_of_torch(root):
     assert next(iter(named))["n"] == 4
 
 
-@pytest.mark.parametrize("start", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("start", multiprocessing.get_all_start_methods())
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_workers_give_the_same_batches_however_they_are_started(start, dtype, root):
     dataset = ShardDataset(root / dtype)
@@ -200,7 +203,8 @@ def test_what_is_closed_can_be_replaced_and_not_be_read(root, tmp_path):
         with pytest.raises(IndexError):
             dataset[0]
         assert torch.equal(batch[0], image)
-        assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+        if MAPS.exists():
+            assert str(tmp_path) not in MAPS.read_text()
 
 
 @pytest.mark.parametrize("verify", ["size", "hash"])
@@ -260,6 +264,21 @@ def test_a_pickled_dataset_is_still_what_it_was(root):
     copy = pickle.loads(pickle.dumps(dataset))
     assert copy.name == "mine"
     assert torch.equal(copy[3][0], dataset[3][0])
+
+
+def test_what_a_subclass_does_with_a_sample_is_done_in_batches_too(root):
+    dataset = Doubled(root / "float32", "test")
+    doubled = 2 * torch.stack([image for image, _ in ShardDataset(root / "float32", "test")])
+    for batches in (DataLoader(dataset, 20), DataLoader(Subset(dataset, range(20)), 20)):
+        images, _ = next(iter(batches))
+        assert torch.equal(images, doubled)
+
+
+def test_files_stay_mapped_while_they_are_read(root):
+    dataset = ShardDataset(root / "float32", "test")
+    rows = dataset._rows  # as another thread has them in the middle of a read
+    dataset.close()
+    assert torch.equal(rows[dataset._row_of_sample[3]], ShardDataset(root / "float32", "test")[3][0].flatten())
 
 
 def test_a_pickled_dataset_takes_no_other_set_than_its_own(tiny_raw, root, tmp_path):

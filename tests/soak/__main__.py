@@ -17,9 +17,9 @@ def run(experiment: Experiment, seed: int) -> tuple[int, int]:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 experiment.trial(Random(f"{seed}/{experiment.fault}/{number}"), Path(folder))
-            except AssertionError as error:
+            except Exception as error:  # noqa: BLE001 (whatever it is, the fault was not survived)
                 wrong += isinstance(error, WrongBytesError)
-                print(f"{experiment.fault}, trial {number}: {error}", file=sys.stderr)
+                print(f"{experiment.fault}, trial {number}: {error!r}", file=sys.stderr)
             else:
                 survived += 1
     return survived, wrong

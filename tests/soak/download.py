@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -138,6 +139,12 @@ def check_places(folder: Path) -> None:
         assert (raw / "manifest.json").exists(), "a folder without manifest has its final name"
 
 
+def wait_for_a_request(server: FileServer, process: subprocess.Popen[str]) -> None:
+    requests = len(server.requests)
+    while len(server.requests) == requests and process.poll() is None:
+        time.sleep(0.01)
+
+
 def finish(folder: Path, process: subprocess.Popen[str]) -> None:
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
@@ -153,9 +160,7 @@ def kill_at_any_time(random: Random, folder: Path) -> None:
             fetched = part.stat().st_size if part.exists() else 0
             process = start(folder, env)
             if random.random() < 0.7:  # while it fetches, decodes or writes; else while it starts
-                requests = len(server.requests)
-                while len(server.requests) == requests and process.poll() is None:
-                    time.sleep(0.01)
+                wait_for_a_request(server, process)
             time.sleep(random.uniform(0, 1))
             process.kill()
             process.communicate()
@@ -166,6 +171,22 @@ def kill_at_any_time(random: Random, folder: Path) -> None:
         finish(folder, start(folder, env))
     starts = [int(request.get("Range", "bytes=0-")[6:-1]) for request in server.requests]
     assert starts == sorted(starts), f"fetched anew: {starts}"
+
+
+def stop_at_any_time(random: Random, folder: Path) -> None:
+    with serve(FileServer(tiny().archive, pause=0.01)) as server:
+        env = make_project(folder, server.url)
+        process = start(folder, env)
+        if random.random() < 0.7:
+            wait_for_a_request(server, process)
+        time.sleep(random.uniform(0, 1))
+        process.send_signal(random.choice((signal.SIGTERM, signal.SIGINT)))
+        _, stderr = process.communicate(timeout=60)
+        assert "Traceback" not in stderr or "/pipeline/" not in stderr, stderr
+        assert not list((folder / "data").rglob(".*")), "something was left behind"
+        check_places(folder)
+        server.pause = 0
+        finish(folder, start(folder, env))
 
 
 def download_twice_at_once(random: Random, folder: Path) -> None:
@@ -193,7 +214,7 @@ def fill_the_disk(random: Random, folder: Path) -> None:
     """As a full disk does, a limit on the size of files ends a write in its middle."""
     with serve(FileServer(tiny().archive)) as server:
         env = make_project(folder, server.url)
-        limit = f"ulimit -f {random.randrange(1, len(tiny().archive) // 1024)}; trap '' XFSZ; exec \"$@\""
+        limit = f"ulimit -f {random.randrange(len(tiny().archive) // 1024)}; trap '' XFSZ; exec \"$@\""
         process = start(folder, env, "bash", "-c", limit, "bash")
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == 1, stderr
@@ -203,7 +224,7 @@ def fill_the_disk(random: Random, folder: Path) -> None:
         check_places(folder)
         finish(folder, start(folder, env))
     assert len(server.requests) == 2
-    assert "Range" in server.requests[1], "fetched anew"
+    assert limit.startswith("ulimit -f 0;") or "Range" in server.requests[1], "fetched anew"
 
 
 EXPERIMENTS: tuple[Experiment, ...] = (
@@ -212,6 +233,13 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("damaged, cut, wrong or random answers of a mirror", "next mirror", garble_answers, 10, 1000),
     Experiment("HTTP errors of all but one mirror", "next mirror", fail_by_status, 5, 500),
     Experiment("download killed by SIGKILL at random times", "resumed by the next run", kill_at_any_time, 1, 50),
+    Experiment(
+        "SIGTERM or Ctrl-C of a download at random times",
+        "no traceback and nothing left behind; resumed by the next run",
+        stop_at_any_time,
+        1,
+        50,
+    ),
     Experiment(
         "two downloads at once",
         "fetched once; who finds the other writing data/raw is told so",

@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 
 from pipeline.cifar import decode_batch, decode_classes, read_archive
 from pipeline.errors import CorruptDataError, InputError
-from pipeline.manifest import Manifest
+from pipeline.manifest import Manifest, _parse_manifest, render_manifest
 from pipeline.models import parse, parse_json
 from pipeline.params import Params, load_params
 from pipeline.plain_pickle import read_plain_pickle
+from pipeline.stats import Statistics
 from tests.cifar_format import BASE_FOLDER, TRAIN_FILES, make_archive, make_tiny_cifar
 
 REPOSITORY = Path(__file__).parents[2]
@@ -125,14 +126,16 @@ def make_targets(folder: Path) -> dict[str, tuple[Callable[[bytes], object], typ
         "normalization": {"scheme": "unit", "mean": [0, 0, 0], "std": [1, 1, 1]},
         "splits": {"train": shards, "test": shards},
     }  # fmt: skip
-    texts = [msgspec.json.encode(manifest), msgspec.json.format(msgspec.json.encode(manifest))]
+    texts = [msgspec.json.encode(manifest), render_manifest(parse(manifest, Manifest)).encode()]
+    stats = (REPOSITORY / "data/stats.json").read_bytes()
     return {
         "pickle": (read_plain_pickle, ValueError, [*batches, tiny.files["batches.meta"]]),
         "batch": (partial(decode_batch, num_classes=10), ValueError, batches),
         "class names": (partial(decode_classes, key="label_names"), ValueError, [tiny.files["batches.meta"]]),
         "tar": (partial(read_archive_bytes, folder / "a"), CorruptDataError, [gzip.decompress(packed)]),
         "gzip": (partial(read_packed_bytes, folder / "b"), CorruptDataError, [packed]),
-        "manifest": (partial(parse_json, model=Manifest), ValueError, texts),
+        "manifest": (_parse_manifest, ValueError, texts),
+        "statistics": (partial(parse_json, model=Statistics), ValueError, [stats]),
         "params": (partial(load_params_bytes, folder / "c"), InputError, [params, yaml.safe_dump(custom).encode()]),
     }
 
@@ -202,7 +205,10 @@ def fuzz_values(name: str, number: int, run: str) -> list[str]:
 
 
 # Inputs of each kind, of a thousand; the slow ones fewer.
-SHARES = {"pickle": 230, "batch": 200, "class names": 200, "tar": 100, "gzip": 20, "manifest": 200, "params": 40}
+SHARES = {
+    "pickle": 230, "batch": 200, "class names": 200, "tar": 100, "gzip": 20, "manifest": 150, "statistics": 50,
+    "params": 40,
+}  # fmt: skip
 VALUES = {"params as data": 4, "manifest as data": 4, "params as YAML": 2}
 STEP = 5000
 

@@ -29,6 +29,8 @@ PARAMS = (REPOSITORY / "params.yaml").read_text().replace("samples_per_shard: 10
 # Of the other process, or of the run before.
 OTHER_PARAMS = PARAMS.replace("scheme: dataset", "scheme: unit").replace("dtype: float32", "dtype: uint8")
 
+SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # which on Windows can't be handled either
+
 Hashes = dict[str, str]
 
 
@@ -38,8 +40,32 @@ def hash_files(path: Path) -> Hashes:
     return {file.relative_to(path.parent).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def start(stage: str, path: Path) -> subprocess.Popen[str]:
-    command = (sys.executable, "-m", "pipeline", stage)
+# Runs a stage until its n-th call to the system that changes what is on disk, and dies right before or after that.
+DIE_AT_A_CALL = """
+import os, runpy, signal, sys
+left, after = int(sys.argv.pop(1)), sys.argv.pop(1) == "after"
+
+def counted(call):
+    def make(*args, **kwargs):
+        global left
+        left -= 1
+        if left == 0 and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = call(*args, **kwargs)
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    return make
+
+for name in ("fsync", "mkdir", "rename", "replace", "rmdir", "unlink"):
+    setattr(os, name, counted(getattr(os, name)))
+runpy.run_module("pipeline", run_name="__main__", alter_sys=True)
+"""
+MOST_CALLS = {"stats": 6, "normalize": 45, "report": 44}  # of an undisturbed run
+
+
+def start(stage: str, path: Path, *program: str) -> subprocess.Popen[str]:
+    command = (sys.executable, *(program or ("-m", "pipeline")), stage)
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=path, env=environment, stdout=pipe, stderr=pipe, text=True)
@@ -110,12 +136,16 @@ def stop_and_run_again(stage: str, signals: tuple[signal.Signals, ...], random: 
     make_inputs(stage, path)
     out = path / "data" / STAGES[stage]
     number = random.choice(signals)
-    process = start(stage, path)
-    time.sleep(random.uniform(0, 1.1 * seconds[stage]))
-    process.send_signal(number)
+    if number == SIGKILL and random.random() < 0.5:
+        place = str(random.randint(1, MOST_CALLS[stage])), random.choice(("before", "after"))
+        process = start(stage, path, "-c", DIE_AT_A_CALL, *place)
+    else:
+        process = start(stage, path)
+        time.sleep(random.uniform(0, 1.1 * seconds[stage]))
+        process.send_signal(number)
     stderr = finish(process)
     old, new = (hash_files(whole / name / "data" / STAGES[stage]) for name in ("old", "new"))
-    if number != signal.SIGKILL:
+    if number != SIGKILL:
         # Of Python's own start-up nothing can be said: our code does not run yet.
         assert "Traceback" not in stderr or "/pipeline/" not in stderr, stderr
         left = [file.name for file in (path / "data").rglob(".*")]
@@ -123,6 +153,8 @@ def stop_and_run_again(stage: str, signals: tuple[signal.Signals, ...], random: 
         assert process.returncode != 0 or hash_files(out) == new, "it said that it came to its end"
     if stage == "normalize":
         expect_whole_sets(path / "data", old, new)
+    elif not hash_files(out).keys() >= old.keys():
+        raise WrongBytesError("an old file is gone, and no new one is in its place")
     for name, sha256 in hash_files(out).items():
         if sha256 not in (old.get(name), new.get(name)) and "/." not in name:
             raise WrongBytesError(f"{name} is neither the old file nor the new one")
@@ -220,7 +252,7 @@ def kill_repro(random: Random, path: Path) -> None:
     )
     time.sleep(random.uniform(0, seconds))
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, SIGKILL)
     process.wait()
     expect_whole_cache(workspace)
     done = workspace.run(*REPRO)
@@ -243,7 +275,7 @@ AGAIN = "old or new bytes in place, none between; the next run gives the right o
 
 EXPERIMENTS: tuple[Experiment, ...] = (
     *(
-        Experiment(f"SIGKILL during `{stage}`", AGAIN, partial(stop_and_run_again, stage, (signal.SIGKILL,)), 2, 200)
+        Experiment(f"SIGKILL during `{stage}`", AGAIN, partial(stop_and_run_again, stage, (SIGKILL,)), 2, 200)
         for stage in STAGES
     ),
     *(
