@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -87,6 +88,29 @@ def test_no_command_but_download_imports_torch_and_none_but_report_what_draws(co
     done = tiny_workspace.run("python", "-c", program)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("imported: []\n")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells what memory was used at most")
+@pytest.mark.parametrize("command", [["stats"], ["normalize"], ["verify", "data/shards"]])
+def test_memory_is_that_of_a_few_blocks_whatever_the_size(command, synthetic_raw, workspace):
+    (workspace.path / "data").mkdir(exist_ok=True)
+    (workspace.path / "data/raw").symlink_to(synthetic_raw)
+    for stage in ("stats", "normalize"):
+        assert workspace.pipeline(stage).returncode == 0
+
+    def peak_mb(*args):
+        program = (
+            "import atexit, re, runpy, sys\n"
+            "from pathlib import Path\n"
+            "import pipeline.cli, pipeline.normalize, pipeline.params\n"
+            "peak = lambda: print(re.search('VmHWM:[^0-9]*([0-9]+)', Path('/proc/self/status').read_text())[1])\n"
+            "atexit.register(peak)\n"
+            f"sys.argv = ['pipeline', *{args!r}]\n"
+            f"{bool(args)} and runpy.run_module('pipeline', run_name='__main__')\n"
+        )
+        return int(workspace.run("python", "-c", program).stdout.splitlines()[-1]) * 1024 / 1e6
+
+    assert peak_mb(*command) - peak_mb() < 30  # of 43 MB of pixels and 172 MB of normalized ones
 
 
 def test_importing_the_package_imports_nothing_heavy(workspace):
