@@ -198,6 +198,7 @@ def test_a_stage_that_is_told_to_stop_leaves_nothing_behind(workspace, synthetic
         assert sorted((workspace.path / "data").iterdir()) == before
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs signals that can be sent to one process")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     "place",
@@ -234,6 +235,8 @@ def test_a_full_disk_is_named_and_nothing_is_left_behind(workspace, synthetic_ra
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 16 MB."""
+    if os.name != "posix":
+        pytest.skip("Windows mounts no file system so")
     path = tmp_path / "disk"
     path.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", path], capture_output=True, check=False)

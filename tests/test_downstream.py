@@ -58,6 +58,17 @@ def test_dvc_import_pins_a_version_and_dvc_update_moves_to_another(upstream, dow
     assert read_shards(downstream) == "100 torch.float32 uint8"
 
 
+def test_an_import_by_address_takes_the_data_from_a_remote_that_has_one_too(upstream, downstream, tmp_path):
+    clone = Workspace(tmp_path / "published")
+    check(upstream.run("git", "clone", "--quiet", upstream.path, clone.path))
+    storage = upstream.path.parent / "cifar-pipeline-storage"
+    check(clone.run("dvc", "remote", "modify", "storage", "url", storage.as_posix()))
+    check(clone.run("git", "commit", "--quiet", "--all", "--message", "Name the remote by an absolute path"))
+    (downstream.path / "data").mkdir()
+    check(downstream.run("dvc", "import", clone.path.as_uri(), "data/shards", "--out", "data/shards"))
+    assert read_shards(downstream) == "100 torch.float32 uint8"
+
+
 def test_dvc_get_takes_a_split_or_a_file(upstream, downstream):
     for path, rev in (("data/shards/test", "v1"), ("data/shards/manifest.json", "v2"), ("data/stats.json", "v1")):
         check(downstream.run("dvc", "get", upstream.path, path, "--rev", rev))
