@@ -1,6 +1,6 @@
 """One shuffled epoch of the train split in batches of 256 float32 tensors: samples/s of each way of reading.
 
-All in one process, in turn; prints JSON. `python benchmarks/epoch.py ROUNDS`, where data/shards are.
+`python benchmarks/epoch.py ROUNDS NAME...`, where data/shards are, measures in one process, in turn, and prints JSON.
 """
 
 import json
@@ -75,34 +75,71 @@ def ffcv():
     return lambda: loader
 
 
-def samples_per_second(batches, num_samples) -> float:
+def mds():
+    from contenders import OUT_DIR, normalize_mds
+    from streaming import StreamingDataset
+
+    normalize_mds()
+    data = StreamingDataset(local=str(OUT_DIR / "train"), shuffle=True, batch_size=BATCH_SIZE)
+    return pairs(DataLoader(data, BATCH_SIZE))
+
+
+def litdata():
+    from contenders import OUT_DIR, normalize_litdata
+    from litdata import StreamingDataLoader, StreamingDataset
+
+    normalize_litdata()
+    return pairs(StreamingDataLoader(StreamingDataset(str(OUT_DIR / "train"), shuffle=True), batch_size=BATCH_SIZE))
+
+
+def huggingface():
+    from contenders import OUT_DIR, normalize_huggingface
+
+    normalize_huggingface()
+    from datasets import load_from_disk
+
+    data = load_from_disk(str(OUT_DIR / "train")).with_format("torch")
+    return pairs(DataLoader(data, BATCH_SIZE, shuffle=True))
+
+
+def pairs(loader):
+    return lambda: ((batch["image"], batch["label"]) for batch in loader)
+
+
+CONTENDERS = {
+    "index_select": index_select,
+    "ours, preload": lambda: ours(preload=True),
+    "ours, memory-mapped": lambda: ours(preload=False),
+    "ffcv": ffcv,
+    "torchvision": torchvision,
+    "huggingface": huggingface,
+    "mds": mds,
+    "litdata": litdata,
+}
+
+
+def samples_per_second(batches) -> float:
     start, seen = time.perf_counter(), 0
     for images, _ in batches():
         seen += len(images)
-        if seen >= num_samples:
-            break
     return seen / (time.perf_counter() - start)
 
 
 def main() -> None:
+    rounds, *names = sys.argv[1:]
     results = {"first_batch_seconds": first_batch_seconds(), "samples_per_second": {}, "failures": {}}
     contenders = {}
-    for name, make in {
-        "index_select": index_select,
-        "ours, preload": lambda: ours(preload=True),
-        "ours, memory-mapped": lambda: ours(preload=False),
-        "ffcv": ffcv,
-        "torchvision": torchvision,
-    }.items():
-        try:
-            contenders[name] = make()
-            samples_per_second(contenders[name], BATCH_SIZE)  # warm
-        except Exception as error:  # noqa: BLE001 (whatever keeps an alternative from running is reported)
-            contenders.pop(name, None)
-            results["failures"][name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-    for number in range(int(sys.argv[1]) + 1):
-        for name, batches in contenders.items():
-            rate = samples_per_second(batches, 5_000 if name == "torchvision" else 50_000)
+    for number in range(int(rounds) + 1):
+        for name in names:
+            if name in results["failures"]:
+                continue
+            try:
+                if name not in contenders:
+                    contenders[name] = CONTENDERS[name]()
+                rate = samples_per_second(contenders[name])
+            except Exception as error:  # noqa: BLE001 (whatever keeps an alternative from running is reported)
+                results["failures"][name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+                continue
             if number:
                 results["samples_per_second"].setdefault(name, []).append(rate)
     Path("train.beton").unlink(missing_ok=True)

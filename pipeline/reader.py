@@ -171,7 +171,7 @@ def _as_rows(shards: Sequence[Array]) -> tuple[torch.Tensor, NDArray[np.int64]]:
     # Shards lie whole pages apart, or there is but one.
     step = gcd(num_bytes, *(shard.ctypes.data - start for shard in shards))
     memory = (ctypes.c_byte * (stop - start)).from_address(start)
-    memory.shards = shards  # type: ignore[attr-defined]  # which they outlive no more
+    memory.shards = shards  # type: ignore[attr-defined]  # which stay mapped while the tensor lives
     dtype = torch.from_numpy(np.empty(0, shards[0].dtype)).dtype
     row_of_sample = [
         (shard.ctypes.data - start + np.arange(len(shard), dtype=np.int64) * num_bytes) // step for shard in shards

@@ -195,8 +195,8 @@ class ShardSet:
             return np.asarray(np.memmap(stream, little_endian(dtype), "r", stream.tell(), shape))
 
     def _verified_blocks(self, file: ShardFile, dtype: str, shape: tuple[int, ...], size: int) -> Iterator[Array]:
-        # Read into one buffer, not mapped, which costs half as much again. The hash is taken from a block while it is
-        # in cache, and of the very bytes that are worked on, whatever becomes of the file meanwhile.
+        # Read into one buffer, not mapped: what is mapped counts as memory, a shard a thread. The hash is taken from a
+        # block while it is in cache, and of the very bytes that are worked on, whatever becomes of the file meanwhile.
         buffer = np.empty((min(size, shape[0]), *shape[1:]), little_endian(dtype))
         sha256 = hashlib.sha256(npy_header(dtype, shape))
         with self._open(file, dtype, shape) as stream:
