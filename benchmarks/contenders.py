@@ -161,7 +161,7 @@ def normalize_litdata() -> None:
 
     for split in SPLITS:
         items = [(split, index) for index in range(len(load("labels", split)))]
-        optimize(litdata_sample, items, str(OUT_DIR / split), chunk_bytes="64MB", num_workers=os.cpu_count() + 1)
+        optimize(litdata_sample, items, str(OUT_DIR / split), chunk_bytes="64MB", num_workers=os.cpu_count())
 
 
 def normalize_mds() -> None:
@@ -192,7 +192,7 @@ def normalize_ffcv() -> None:
                 return self.pairs[0][index], int(self.pairs[1][index])
 
         fields = {"image": NDArrayField(np.dtype("float32"), (3, 32, 32)), "label": IntField()}
-        writer = DatasetWriter(str(OUT_DIR / f"{split}.beton"), fields, num_workers=os.cpu_count() + 1)
+        writer = DatasetWriter(str(OUT_DIR / f"{split}.beton"), fields, num_workers=os.cpu_count())
         writer.from_indexed_dataset(Pairs(images, labels))
 
 
