@@ -1,47 +1,58 @@
-"""`python -m pipeline`. Ctrl-C and SIGTERM end it by an exception, so that what is not whole is removed first."""
+"""`python -m pipeline` and `cifar-pipeline`.
+
+SIGINT and SIGTERM end the process by an exception, so that incomplete files are removed first.
+"""
 
 import os
 import sys
 from types import FrameType
 
-stopped_by: list[int] = []
+received: list[int] = []
 
 
-def stop(number: int, _: FrameType | None) -> None:
-    """End the process as shells expect of a signal."""
-    stopped_by.append(number)
+def exit_on_signal(number: int, _: FrameType | None) -> None:
+    """Exit with the code that shells expect after a signal."""
+    received.append(number)
     sys.exit(128 + number)
 
 
-def stop_at_once(unraisable: "sys.UnraisableHookArgs") -> None:
-    """End as if killed where Python drops the exception of a signal, such as in a weakref's callback."""
-    if stopped_by and isinstance(unraisable.exc_value, SystemExit):
-        os._exit(128 + stopped_by[0])
+def exit_if_dropped(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Exit at once where Python drops the exception of a signal handler, such as in a weakref's callback."""
+    if received and isinstance(unraisable.exc_value, SystemExit):
+        os._exit(128 + received[0])
     sys.__unraisablehook__(unraisable)
 
 
-# Before all other imports, which take long enough for Ctrl-C to fall into them. What a shell has ignored stays so.
+# Installed before all other imports, which take long enough for Ctrl-C to arrive during them. Signals that the shell
+# set to ignore stay ignored.
 try:
     import signal
 
-    sys.unraisablehook = stop_at_once
-    for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
-        if signal.getsignal(number) is default:
-            signal.signal(number, stop)
+    sys.unraisablehook = exit_if_dropped
+    for signal_number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        if signal.getsignal(signal_number) is default:
+            signal.signal(signal_number, exit_on_signal)
 except KeyboardInterrupt:
     sys.exit(130)
 
-try:
-    from pipeline.cli import main
 
+def main() -> None:
+    """Run the command line."""
+    try:
+        from pipeline.cli import main as run
+
+        run()
+    except Exception:
+        # The code that the signal interrupted may have turned SystemExit into another exception.
+        if not received:
+            raise
+        sys.exit(128 + received[0])
+    finally:
+        # During interpreter shutdown, a handler's exception would be printed.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is exit_on_signal:
+                signal.signal(number, signal.SIG_DFL)
+
+
+if __name__ == "__main__":
     main()
-except Exception:
-    # The code into which the signal fell may have made another exception of it.
-    if not stopped_by:
-        raise
-    sys.exit(128 + stopped_by[0])
-finally:
-    # Python's own end would print an exception.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is stop:
-            signal.signal(number, signal.SIG_DFL)

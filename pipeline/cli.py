@@ -1,4 +1,4 @@
-"""The commands: each loads its params, calls one function of the library and prints one line."""
+"""The commands: each loads its params, calls one function and prints one line."""
 
 import sys
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.errors import PipelineError
+from shardset.errors import InputError, ShardSetError
 
 if TYPE_CHECKING:
-    from pipeline.fetch import Progress
+    from pipeline.sources.fetch import Progress
 
-# What dvc.yaml says too; tests/test_wiring.py compares them.
+# dvc.yaml names these too; a test compares them.
 PARAMS_PATH = Path("params.yaml")
 ARCHIVES_DIR = Path("data/archives")
 RAW_DIR = Path("data/raw")
@@ -23,7 +23,6 @@ SHARDS_DIR = Path("data/shards")
 REPORT_DIR = Path("data/report")
 
 app = typer.Typer(
-    help="Download, measure, normalize and report an image classification dataset.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -33,7 +32,7 @@ Source = Annotated[
     str | None,
     typer.Option(
         envvar="PIPELINE_SOURCE",
-        help="Where to take the dataset from: an http(s) or file URL, an archive, or a folder with the unpacked files.",
+        help="Where to get the dataset from: an http(s) or file URL, an archive, or a folder with the unpacked files.",
     ),
 ]
 
@@ -42,16 +41,28 @@ Scheduler = Annotated[
     typer.Option(
         envvar="PIPELINE_SCHEDULER",
         metavar="tcp://HOST:PORT",
-        help="A Dask scheduler whose workers do the work and see the same files; else threads here do it.",
+        help="A Dask scheduler whose workers see the same files. Without one, threads of this process do the work.",
     ),
 ]
+
+
+@app.callback()
+def options(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False
+) -> None:
+    """Download, measure, normalize and report on an image classification dataset."""
+    if version:
+        from importlib.metadata import version as installed_version
+
+        typer.echo(f"cifar-pipeline {installed_version('cifar-pipeline')}")
+        raise typer.Exit
 
 
 @app.command()
 def download(source: Source = None) -> None:
     """Fetch, verify and decode the dataset into data/raw."""
-    from pipeline.download import download_dataset
     from pipeline.params import load_params
+    from pipeline.stages.download import download_dataset
 
     params = load_params(PARAMS_PATH)
     with _progress_bar() as progress:
@@ -62,16 +73,16 @@ def download(source: Source = None) -> None:
 @app.command()
 def stats(scheduler: Scheduler = None) -> None:
     """Compute the channel statistics of the train split into data/stats.json."""
-    from pipeline.stats import write_stats
+    from pipeline.stages.stats import write_stats
 
     typer.echo(f"{STATS_PATH}: {write_stats(RAW_DIR, STATS_PATH, scheduler).summary()}")
 
 
 @app.command()
 def normalize(scheduler: Scheduler = None) -> None:
-    """Write the normalized train and test shards into data/shards."""
-    from pipeline.normalize import normalize_shards
+    """Write the normalized shards of every split into data/shards."""
     from pipeline.params import load_params
+    from pipeline.stages.normalize import normalize_shards
 
     params = load_params(PARAMS_PATH)
     manifest = normalize_shards(RAW_DIR, STATS_PATH, SHARDS_DIR, params.normalize, scheduler)
@@ -80,12 +91,12 @@ def normalize(scheduler: Scheduler = None) -> None:
 
 @app.command()
 def report() -> None:
-    """Verify the shards and write what they hold into data/report."""
+    """Verify the shards and write a report on them into data/report."""
     from pipeline.params import load_params
-    from pipeline.report import write_report
+    from pipeline.stages.report import write_report
 
     params = load_params(PARAMS_PATH)
-    write_report(RAW_DIR, SHARDS_DIR, REPORT_DIR, params.report)
+    write_report(RAW_DIR, SHARDS_DIR, REPORT_DIR, params.report.decimals)
     typer.echo(f"{REPORT_DIR}: report.html, report.md, metrics.json and tables")
 
 
@@ -96,21 +107,21 @@ def verify(
     ],
 ) -> None:
     """Check every byte of a shard set against its manifest."""
-    from pipeline.shards import verify_shards
+    from pipeline.stages.verify import verify_set
 
-    typer.echo(f"{directory}: {verify_shards(directory).manifest.summary()}: every file is as the manifest says")
+    typer.echo(f"{directory}: {verify_set(directory).summary()}: every file matches the manifest")
 
 
 def main() -> None:
-    """Run a command; an error is for the person who called it, not a traceback."""
+    """Run a command. Errors are printed for the person who called it, without a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # for a path that the locale can't spell
+            stream.reconfigure(errors="backslashreplace")  # for paths that the locale can't encode
     try:
         app()
-    except PipelineError as error:
+    except ShardSetError as error:
         typer.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
+        sys.exit(2 if isinstance(error, InputError) else 1)
     except OSError as error:
         typer.echo(f"Error: {error.filename or 'system'}: {error.strerror or error}", err=True)
         sys.exit(1)

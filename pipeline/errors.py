@@ -1,27 +1,18 @@
-"""What can go wrong, as exceptions whose message is a sentence for the person who reads it.
+"""The errors of the program. Each message is meant for a person; the command line prints it without a traceback.
 
-PipelineError           exit code 1: something went wrong
-├── InputError          exit code 2: what the user gave can't be used
-├── FetchError          an archive could not be fetched
-└── CorruptDataError    bytes on disk are not what they should be
+ShardSetError           of shardset.errors, the base of all
+├── InputError          of shardset.errors: params, paths or files given by the user; exit code 2
+├── CorruptDataError    of shardset.errors: bytes on disk differ from what they should be; exit code 1
+└── PipelineError       something else went wrong; exit code 1
+    └── FetchError      an archive could not be fetched
 """
 
-
-class PipelineError(Exception):
-    """Base of every error that the library raises on purpose."""
-
-    exit_code = 1
+from shardset.errors import ShardSetError
 
 
-class InputError(PipelineError):
-    """Params, paths or files given by the user that can't be used."""
-
-    exit_code = 2
+class PipelineError(ShardSetError):
+    """Something went wrong in a stage, such as a full disk, a busy lock or a lost worker."""
 
 
 class FetchError(PipelineError):
     """An archive could not be fetched from a source."""
-
-
-class CorruptDataError(PipelineError):
-    """Bytes on disk that are not what their hash, manifest or format says."""

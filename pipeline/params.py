@@ -1,4 +1,4 @@
-"""params.yaml, read once, checked strictly, and from then on a frozen model."""
+"""params.yaml: read once, validated strictly, and from then on a frozen model."""
 
 import re
 from collections import Counter
@@ -8,21 +8,22 @@ from typing import Annotated, Any
 import yaml
 from msgspec import Meta
 
-from pipeline.datasets import DATASETS
-from pipeline.errors import InputError
-from pipeline.manifest import Dtype, Scheme
-from pipeline.models import Model, parse, shown
+from pipeline.sources.registry import DATASETS
+from shardset.errors import InputError
+from shardset.manifest import Dtype, Scheme
+from shardset.models import Model, parse, printable
 
-MAX_LENGTH = 16_384  # characters of the file, and levels of nesting in it: PyYAML's time grows with the square of both
-MAX_DEPTH = 20
-MAX_REASON = 300  # characters of what is wrong with YAML
+# PyYAML's time grows with the square of both.
+MAX_LENGTH = 16_384  # characters of the file
+MAX_DEPTH = 20  # levels of nesting
+MAX_REASON = 300  # characters of PyYAML's message
 
 UnitInterval = Annotated[float, Meta(ge=0, le=1)]
 PositiveUnitInterval = Annotated[float, Meta(gt=0, le=1)]
 
 
 class NormalizeParams(Model, frozen=True):
-    """The section `normalize`; `mean` and `std` are those of scheme `custom`, in units of pixels scaled to [0, 1]."""
+    """The section `normalize`; `mean` and `std` are for scheme `custom`, of pixels scaled to [0, 1]."""
 
     scheme: Scheme
     mean: tuple[UnitInterval, ...] | None
@@ -33,7 +34,7 @@ class NormalizeParams(Model, frozen=True):
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if self.scheme == "custom" and not values:
-                raise ValueError(f"{name}: should be a list of numbers, one a channel, with scheme 'custom'")
+                raise ValueError(f"{name}: should be a list of numbers, one per channel, with scheme 'custom'")
             if self.scheme != "custom" and values is not None:
                 raise ValueError(f"{name}: should be null with scheme '{self.scheme}', which has its own")
         if self.mean and self.std and len(self.mean) != len(self.std):
@@ -59,9 +60,9 @@ class Params(Model, frozen=True):
 
 
 def load_params(path: Path) -> Params:
-    """Read and check the whole file, so that a mistake in a later stage's section is found by the first.
+    """Read and check the entire file, so that the first stage finds a mistake in a later stage's section.
 
-    Raises InputError, one line that names file, key, rule and value.
+    Raises InputError, one line that names the file, the key, the rule and the value.
     """
     try:
         with path.open(encoding="utf-8") as file:
@@ -74,8 +75,8 @@ def load_params(path: Path) -> Params:
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
-        # All but the first are what PyYAML lets slip for a value that is not of its tag, such as `!!int x`.
-        raise InputError(f"{path}: not valid YAML: {shown(str(error), MAX_REASON)}") from None
+        # PyYAML lets the others escape for a value that doesn't match its tag, such as `!!int x`.
+        raise InputError(f"{path}: not valid YAML: {printable(str(error), MAX_REASON)}") from None
     try:
         return parse(data, Params)
     except ValueError as error:
@@ -83,9 +84,9 @@ def load_params(path: Path) -> Params:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads plain values as YAML 1.2 and DVC do, and takes no key twice.
+    """Reads plain values as YAML 1.2 and DVC do, and rejects duplicate keys.
 
-    PyYAML knows YAML 1.1, where 010 is 8, 1:30 is 90 and `no` is false, and lets the last of two equal keys win.
+    PyYAML implements YAML 1.1, where 010 is 8, 1:30 is 90 and `no` is false, and lets the last of two equal keys win.
     """
 
     depth = 0
@@ -106,10 +107,10 @@ class _Loader(yaml.SafeLoader):
         return mapping
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Merge nothing: merges of merges double a mapping with each line."""
+        """Ignore merge keys: merges of merges double a mapping with each line."""
 
 
-# A set has no order, and would pass for a list.
+# Sets are unordered and would pass for lists.
 _Loader.yaml_constructors = {
     tag: constructor for tag, constructor in yaml.SafeLoader.yaml_constructors.items() if tag != "tag:yaml.org,2002:set"
 }

@@ -1,0 +1,1 @@
+"""What the images are: figures, exact duplicates and near-duplicates."""

@@ -1,0 +1,33 @@
+"""Who made the known datasets, for the card."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a dataset comes from; `citation` is a BibTeX entry."""
+
+    name: str
+    creators: tuple[str, ...]
+    published: str
+    url: str
+    description: str
+    citation: str
+
+
+ORIGINS = {
+    "cifar10": Origin(
+        name="CIFAR-10",
+        creators=("Alex Krizhevsky", "Vinod Nair", "Geoffrey Hinton"),
+        published="2009",
+        url="https://www.cs.toronto.edu/~kriz/cifar.html",
+        description="Small colour photographs of ten classes, by Alex Krizhevsky, Vinod Nair and Geoffrey Hinton.",
+        citation="""@techreport{krizhevsky2009learning,
+  title = {Learning Multiple Layers of Features from Tiny Images},
+  author = {Krizhevsky, Alex},
+  institution = {University of Toronto},
+  year = {2009},
+  url = {https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf}
+}""",
+    ),
+}

@@ -1,0 +1,88 @@
+"""README.md: the dataset card, for people and for dataset hubs."""
+
+import json
+
+from pipeline.card.origins import ORIGINS
+from shardset.manifest import Manifest, Normalization
+
+CARD = """---
+pretty_name: {pretty_name}
+license: unknown
+task_categories:
+- image-classification
+viewer: false
+dataset_info:
+  features:
+  - name: image
+    dtype:
+      array3_d:
+        dtype: {dtype}
+        shape: {shape}
+  - name: label
+    dtype:
+      class_label:
+        names:
+{names}
+  splits:
+{splits}
+  download_size: {num_bytes}
+  dataset_size: {num_bytes}
+---
+
+# {name}, normalized
+
+{description}Images of {shape}, channel first ({channels}), as {dtype} .npy files, with labels as int64 ones.
+{how}
+mean {mean} and std {std} by channel (scheme `{scheme}`).
+
+```python
+import json
+from pathlib import Path
+
+import numpy as np
+
+manifest = json.loads(Path("manifest.json").read_bytes())
+for shard in manifest["splits"]["train"]["shards"]:
+    images = np.load(shard["images"]["path"], mmap_mode="c")
+    labels = np.load(shard["labels"]["path"])  # indices into manifest["classes"]
+```
+
+| split | samples | shards | bytes |
+|---|--:|--:|--:|
+{table}
+
+`manifest.json` lists the SHA-256 of each file. Its `content_sha256`, the hash of all pixels and labels in order, is
+`{content_sha256}`.
+
+`croissant.json` describes the files and the classes in the Croissant format. It has no records of images, because
+readers of that format can't read .npy files; read them as shown above.
+{citation}"""
+
+
+def render_readme(manifest: Manifest, normalization: Normalization) -> str:
+    """Render README.md of a normalized shard set."""
+    origin = ORIGINS.get(manifest.dataset)
+    splits = manifest.splits.items()
+    return CARD.format(
+        # A JSON string is also a YAML string, whatever characters it has.
+        pretty_name=json.dumps(origin.name if origin else manifest.dataset),
+        name=origin.name if origin else manifest.dataset,
+        description=f"{origin.description}\n" if origin else "",
+        dtype=manifest.dtype,
+        shape=list(manifest.image_shape),
+        channels=", ".join(manifest.channels),
+        names="\n".join(f"          '{index}': {json.dumps(name)}" for index, name in enumerate(manifest.classes)),
+        splits="\n".join(
+            f"  - name: {split}\n    num_bytes: {of.num_bytes}\n    num_examples: {of.samples}" for split, of in splits
+        ),
+        num_bytes=manifest.num_bytes,
+        how="They are pixels v; normalize them on reading, (v / 255 - mean) / std, with"
+        if manifest.dtype == "uint8"
+        else "Each value is (v / 255 - mean) / std of a pixel v, with",
+        mean=list(normalization.mean),
+        std=list(normalization.std),
+        scheme=normalization.scheme,
+        table="\n".join(f"| {split} | {of.samples:,} | {len(of.shards)} | {of.num_bytes:,} |" for split, of in splits),
+        content_sha256=manifest.content_sha256,
+        citation=f"\n```bibtex\n{origin.citation}\n```\n" if origin else "",
+    )

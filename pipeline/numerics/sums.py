@@ -1,0 +1,109 @@
+"""Sums over pixels, every one exact.
+
+Pixels are integers, so their sums are taken in integers: no order, thread count or shard size can change them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import fsum, isqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
+
+PIXEL_MAX = 255
+
+
+@dataclass(frozen=True)
+class ChannelSums:
+    """Sums over the pixels v of one channel, in [0, 255]."""
+
+    num_pixels: int
+    sum: int
+    sum_of_squares: int
+    # For each image of n pixels, (N,): sqrt(n * sum(v^2) - sum(v)^2), which is n times the image's own std.
+    roots: NDArray[np.float64]
+    min: int
+    max: int
+
+    @property
+    def mean(self) -> float:
+        """The mean of pixels scaled to [0, 1], rounded once."""
+        return self.sum / (self.num_pixels * PIXEL_MAX)
+
+    @property
+    def std(self) -> float:
+        """The population standard deviation of pixels scaled to [0, 1], rounded once."""
+        squared_deviations = self.num_pixels * self.sum_of_squares - self.sum**2
+        return sqrt_of_fraction(Fraction(squared_deviations, (self.num_pixels * PIXEL_MAX) ** 2))
+
+    @property
+    def std_per_image(self) -> float:
+        """The mean over images of each image's own std: correctly rounded roots, added exactly."""
+        # Images have num_pixels / len(roots) pixels each, so the number of images cancels out of the mean.
+        return fsum(self.roots) / (self.num_pixels * PIXEL_MAX)
+
+
+def merge_sums(parts: Sequence[ChannelSums]) -> ChannelSums:
+    """Combine the sums of consecutive samples."""
+    return ChannelSums(
+        num_pixels=sum(part.num_pixels for part in parts),
+        sum=sum(part.sum for part in parts),
+        sum_of_squares=sum(part.sum_of_squares for part in parts),
+        roots=np.concatenate([part.roots for part in parts]),
+        min=min(part.min for part in parts),
+        max=max(part.max for part in parts),
+    )
+
+
+def sum_channels(pixels: NDArray[np.uint8]) -> list[ChannelSums]:
+    """Sum images, (n, C, H, W) uint8, channel by channel."""
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    pixels_per_image = pixels.shape[-1]
+    sums, squares = sum_images(pixels)
+    low = pixels.min(axis=0).min(axis=-1)  # twice as fast as over both axes at once
+    high = pixels.max(axis=0).max(axis=-1)
+    return [
+        ChannelSums(
+            num_pixels=len(pixels) * pixels_per_image,
+            sum=int(sums[:, channel].sum()),
+            sum_of_squares=int(squares[:, channel].sum()),
+            roots=_image_roots(sums[:, channel], squares[:, channel], pixels_per_image),
+            min=int(low[channel]),
+            max=int(high[channel]),
+        )
+        for channel in range(pixels.shape[1])
+    ]
+
+
+def sum_images(pixels: NDArray[np.uint8]) -> tuple[Integers, Integers]:
+    """Sum the pixels and their squares of each image and channel, (n, C) each, from (n, C, pixels) uint8."""
+    # Floats are faster, and exact in any order while sums of integers stay below 2^24 in float32 or 2^53 in float64.
+    # 256 * 255^2 does; an image that can't be cut into rows of 256 needs float64.
+    row, wide_enough = (256, np.float32) if pixels.shape[-1] % 256 == 0 else (pixels.shape[-1], np.float64)
+    rows = pixels.reshape(*pixels.shape[:2], -1, row).astype(wide_enough)
+    sums, squares = np.vecdot(rows, np.ones(row, wide_enough)), np.vecdot(rows, rows)
+    return sums.sum(axis=-1, dtype=np.int64), squares.sum(axis=-1, dtype=np.int64)
+
+
+def sqrt_of_fraction(fraction: Fraction) -> float:
+    """Compute a square root, correctly rounded to float64."""
+    if not fraction:
+        return 0.0
+    # Scaled so that the root has at least 64 bits. Its last bit is set where the root continues ("round to odd"), so
+    # that the single rounding of the final division never mistakes a root just above a tie for the tie.
+    shift = max(0, 66 - (fraction.numerator.bit_length() - fraction.denominator.bit_length()) // 2)
+    scaled, remainder = divmod(fraction.numerator << (2 * shift), fraction.denominator)
+    root = isqrt(scaled)
+    return (root | bool(remainder or root * root != scaled)) / (1 << shift)
+
+
+def _image_roots(sums: Integers, squares: Integers, pixels_per_image: int) -> NDArray[np.float64]:
+    """Compute sqrt(n * sum(v^2) - sum(v)^2) for each image, correctly rounded."""
+    if (pixels_per_image * PIXEL_MAX) ** 2 < 2**53:
+        # float64 holds the radicand exactly, and IEEE 754 rounds its root correctly.
+        return np.sqrt((pixels_per_image * squares - sums * sums).astype(np.float64))
+    pairs = zip(sums.tolist(), squares.tolist(), strict=True)
+    return np.array([sqrt_of_fraction(Fraction(pixels_per_image * square - total**2)) for total, square in pairs])

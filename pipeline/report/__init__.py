@@ -1,0 +1,1 @@
+"""The report for people: page, text, tables, pictures and plots."""

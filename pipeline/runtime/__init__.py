@@ -1,0 +1,1 @@
+"""Atomic writes, locks, signals, and tasks on threads or a cluster."""

@@ -1,0 +1,109 @@
+"""Files and folders that appear under their final name only when they are complete."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+from pipeline.runtime.locks import exclusive_lock, temp_sibling
+from pipeline.runtime.signals import deferred_signals
+from shardset.models import render_json
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text with LF line ends. A reader sees the old file or the new one, never a part.
+
+    Raises OSError that names the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp_path = temp_sibling(path, "new")
+    try:
+        with exclusive_lock(path, wait=True):
+            try:
+                write_synced(temp_path, text)
+                temp_path.replace(path)
+                _sync_dir(path.parent)
+            finally:
+                temp_path.unlink(missing_ok=True)
+    except OSError as error:
+        error.filename = str(path)  # a full disk doesn't name the file
+        raise
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Write UTF-8 text with LF line ends into a folder that no one else reads yet."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write `data` as `render_json` renders it."""
+    write_text(path, render_json(data))
+
+
+@contextmanager
+def replace_dir(target_dir: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill, which replaces `target_dir` when the block succeeds.
+
+    Files in `target_dir` may be hard links into DVC's cache, so they are unlinked and never written into. If the block
+    raises, `target_dir` stays as it was. The next call cleans up after a killed process. Raises PipelineError if the
+    disk is full or not writable, or if another process is writing `target_dir`.
+    """
+    target_dir = target_dir.resolve()  # it may be a link to another disk
+    new_dir, old_dir = temp_sibling(target_dir, "new"), temp_sibling(target_dir, "old")
+    try:
+        target_dir.parent.mkdir(parents=True, exist_ok=True)
+        with exclusive_lock(target_dir, wait=False):
+            _clean_up(target_dir)
+            try:
+                new_dir.mkdir()
+                yield new_dir
+                for folder, _, _ in os.walk(new_dir):
+                    _sync_dir(Path(folder))
+                if target_dir.is_dir():
+                    target_dir.rename(old_dir)
+                new_dir.rename(target_dir)
+                _sync_dir(target_dir.parent)
+            finally:
+                with deferred_signals():
+                    _clean_up(target_dir)
+    except OSError as error:
+        if str(error.filename or new_dir).startswith(str(target_dir.with_name(f".{target_dir.name}."))):
+            raise PipelineError(f"{target_dir}: can't be written: {error.strerror}") from error
+        raise
+
+
+def hash_file(path: Path) -> str:
+    """Hash a file's bytes, SHA-256 as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _clean_up(target_dir: Path) -> None:
+    """Restore the previous folder unless a new one replaced it, and remove leftovers."""
+    new_dir, old_dir = temp_sibling(target_dir, "new"), temp_sibling(target_dir, "old")
+    if old_dir.exists() and not target_dir.exists():
+        old_dir.rename(target_dir)
+    for leftover in (new_dir, old_dir):
+        if leftover.exists():
+            # Renamed first, so that a thread still running after Ctrl-C can't add files to it during removal.
+            leftover.rename(temp_sibling(target_dir, f"gone-{os.urandom(8).hex()}"))
+    for path in target_dir.parent.iterdir():
+        if path.name.startswith(f".{target_dir.name}.gone"):
+            # A network file system keeps files that are open elsewhere. A later call removes them.
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _sync_dir(path: Path) -> None:
+    """Make the names in a folder survive a power failure, where the system allows it: Windows can't open folders."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

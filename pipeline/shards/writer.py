@@ -1,0 +1,121 @@
+"""Writing a shard set: one task per shard, the manifest last."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.runtime.files import write_synced
+from pipeline.runtime.tasks import map_tasks
+from shardset.content import hash_content, hash_images
+from shardset.manifest import (
+    MANIFEST_NAME,
+    Dtype,
+    Manifest,
+    SetFile,
+    Shard,
+    Split,
+    SplitShards,
+    render_manifest,
+)
+from shardset.npy import little_endian, npy_header
+from shardset.shards import Array, Labels, split_range
+
+HASHED_SAMPLES = 2_000  # in a task
+
+# Called once per shard with its split and range [start, stop) of samples; yields their images, (n, C, H, W).
+ImageBlocks = Callable[[Split, int, int], Iterable[Array]]
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to write: samples [start, stop) of a split, and the name that both of its files end with."""
+
+    split: Split
+    start: int
+    stop: int
+    name: str
+
+
+def plan_shards(split: Split, num_samples: int, samples_per_shard: int) -> list[ShardTask]:
+    """Cut a split into shards of `samples_per_shard`; the last one may hold fewer."""
+    ranges = split_range(0, num_samples, samples_per_shard)
+    return [ShardTask(split, *samples, f"{i:05d}-of-{len(ranges):05d}.npy") for i, samples in enumerate(ranges)]
+
+
+def write_shards(
+    shards_dir: Path,
+    labels: Mapping[Split, Labels],
+    image_blocks: ImageBlocks,
+    *,
+    dtype: Dtype,
+    image_shape: tuple[int, int, int],
+    samples_per_shard: int,
+    scheduler: str | None = None,
+) -> dict[Split, SplitShards]:
+    """Write all shards of all splits and return their entries for the manifest, which the caller writes.
+
+    `image_blocks` is called on threads or on a cluster, see `map_tasks`.
+    """
+
+    def write_shard(task: ShardTask) -> Shard:
+        shape = task.stop - task.start, *image_shape
+        blocks = image_blocks(task.split, task.start, task.stop)
+        of_labels = labels[task.split][task.start : task.stop]
+        return Shard(
+            samples=shape[0],
+            images=_write_npy(shards_dir, f"{task.split}/images-{task.name}", dtype, shape, blocks),
+            labels=_write_npy(shards_dir, f"{task.split}/labels-{task.name}", "int64", shape[:1], [of_labels]),
+        )
+
+    tasks: list[ShardTask] = []
+    for split, of_split in labels.items():
+        (shards_dir / split).mkdir()
+        tasks += plan_shards(split, len(of_split), samples_per_shard)
+    written = list(zip(tasks, map_tasks(write_shard, tasks, scheduler), strict=True))
+    return {
+        split: SplitShards(
+            samples=len(labels[split]), shards=tuple(shard for task, shard in written if task.split == split)
+        )
+        for split in labels
+    }
+
+
+def compute_content_hash(images: Mapping[Split, Array], labels: Mapping[Split, Labels]) -> str:
+    """Compute `content_sha256` of images, (N, C, H, W) uint8, and labels, (N,) int64, of each split."""
+    digests = {
+        split: np.concatenate(map_tasks(hash_images, np.array_split(of_split, -(-len(of_split) // HASHED_SAMPLES))))
+        for split, of_split in images.items()
+    }
+    return hash_content((digests[split], labels[split]) for split in images)
+
+
+def write_set_file(set_dir: Path, path: str, text: str) -> SetFile:
+    """Write a text file of the set, such as its card, and return its entry for the manifest."""
+    write_synced(set_dir / path, text)
+    content = text.encode()
+    return SetFile(path=path, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def save_manifest(manifest: Manifest, set_dir: Path) -> None:
+    """Write a set's manifest. It comes last, because its presence means that the set is complete."""
+    write_synced(set_dir / MANIFEST_NAME, render_manifest(manifest))
+
+
+def _write_npy(set_dir: Path, path: str, dtype: str, shape: tuple[int, ...], blocks: Iterable[Array]) -> SetFile:
+    header = npy_header(dtype, shape)
+    sha256 = hashlib.sha256(header)
+    num_bytes = len(header)
+    with (set_dir / path).open("wb") as file:
+        file.write(header)
+        for block in blocks:
+            data = np.ascontiguousarray(block, little_endian(dtype))
+            file.write(data.data)
+            sha256.update(data.data)
+            num_bytes += data.nbytes
+        file.flush()
+        os.fsync(file.fileno())
+    return SetFile(path=path, bytes=num_bytes, sha256=sha256.hexdigest())

@@ -1,0 +1,86 @@
+"""CIFAR's original format: a gzipped tar, or a folder, of pickled batches. Only files with a known MD5 are decoded."""
+
+import gzip
+import hashlib
+import io
+import pickle
+import tarfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.sources.registry import Batches
+from shardset.errors import CorruptDataError, InputError
+from shardset.manifest import Split
+from shardset.shards import Array, Labels
+
+IMAGE_SHAPE = (3, 32, 32)
+# Everything that a pickled batch may name. The first two are where numpy kept its functions when CIFAR was published.
+PICKLED_NAMES: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+
+
+def read_folder(folder: Path, files: Batches) -> dict[str, bytes]:
+    """Read the dataset's files from a folder that holds them, or holds the folder that does. Raises InputError."""
+    if folder.name != files.folder:
+        folder /= files.folder
+    contents = {}
+    for name in files.md5_by_name:
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name}: missing: the source should hold {files.folder}/ with all its files")
+        contents[name] = (folder / name).read_bytes()
+    return contents
+
+
+def read_archive(path: Path, files: Batches) -> dict[str, bytes]:
+    """Read the dataset's files from its archive into memory. Nothing is unpacked on disk. Raises CorruptDataError."""
+    contents = {}
+    try:
+        with tarfile.open(path, "r:gz") as tar:
+            for member in tar:
+                folder, _, name = member.name.rpartition("/")
+                if folder == files.folder and name in files.md5_by_name and (stream := tar.extractfile(member)):
+                    contents[name] = stream.read()
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise CorruptDataError(f"{path}: not a readable archive: {error}") from None
+    if missing := files.md5_by_name.keys() - contents:
+        raise CorruptDataError(f"{path}: not a readable archive: it lacks {', '.join(sorted(missing))}")
+    return contents
+
+
+def decode(
+    contents: Mapping[str, bytes], files: Batches, source: Path
+) -> tuple[dict[Split, Array], dict[Split, Labels], tuple[str, ...]]:
+    """Decode images, (N, 3, 32, 32) uint8, and labels, (N,) int64, of each split, and the class names.
+
+    `source` is where the files come from, for messages. Raises InputError for a file that is not the published one.
+    """
+    for name, md5 in files.md5_by_name.items():
+        if (got := hashlib.md5(contents[name], usedforsecurity=False).hexdigest()) != md5:
+            raise InputError(f"{source}: {name}: expected MD5 {md5}, got {got}: it is not the published file")
+    images: dict[Split, Array] = {}
+    labels: dict[Split, Labels] = {}
+    for split, names in files.batches.items():
+        batches = [_unpickle(contents[name]) for name in names]
+        images[split] = np.concatenate([batch["data"].reshape(-1, *IMAGE_SHAPE) for batch in batches])
+        labels[split] = np.concatenate([np.array(batch["labels"], np.int64) for batch in batches])
+    return images, labels, tuple(_unpickle(contents[files.meta[0]])[files.classes_key])
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 (whatever the name stands for)
+        if (module, name) not in PICKLED_NAMES:
+            raise pickle.UnpicklingError(f"{module}.{name} is not part of CIFAR's format")
+        return PICKLED_NAMES[module, name]
+
+
+def _unpickle(content: bytes) -> dict[str, Any]:
+    # Latin-1 keeps the bytes of Python 2's strings, which numpy expects of its arrays.
+    batch: dict[str, Any] = _Unpickler(io.BytesIO(content), encoding="latin-1").load()
+    return batch

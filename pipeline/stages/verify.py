@@ -1,0 +1,13 @@
+"""Command `verify`: every byte of a shard set against its manifest."""
+
+from pathlib import Path
+
+from pipeline.stages.remedies import repair_hint
+from shardset.manifest import Manifest
+from shardset.shards import verify_shards
+
+
+def verify_set(shards_dir: Path) -> Manifest:
+    """Verify a shard set and return its manifest. Raises CorruptDataError that says how to repair it."""
+    with repair_hint():
+        return verify_shards(shards_dir).manifest

@@ -1,0 +1,139 @@
+"""manifest.json: what a shard set holds. The one typed, versioned model that writers and readers share."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import msgspec
+from msgspec import Meta, to_builtins
+
+from shardset.errors import CorruptDataError
+from shardset.models import Model, parse, render_json
+
+MANIFEST_NAME = "manifest.json"
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)  # the order in which every manifest lists them
+Dtype = Literal["float32", "float16", "uint8"]
+Scheme = Literal["dataset", "dataset_per_image", "imagenet", "symmetric", "unit", "custom"]
+
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class SetFile(Model, frozen=True):
+    """One file of the set; `path` is relative to the set's folder, with forward slashes."""
+
+    path: Annotated[str, Meta(pattern=r"^((train|val|test)/)?[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")]
+    bytes: Annotated[int, Meta(ge=0)]
+    sha256: Sha256
+
+
+class Shard(Model, frozen=True):
+    """Consecutive samples: one .npy file of images and one of labels."""
+
+    samples: Count
+    images: SetFile
+    labels: SetFile
+
+
+class SplitShards(Model, frozen=True):
+    """All shards of a split, in sample order."""
+
+    samples: Count
+    shards: tuple[Shard, ...]
+
+    def __post_init__(self) -> None:
+        total = sum(shard.samples for shard in self.shards)
+        if total != self.samples:
+            raise ValueError(f"samples: should be {total}, the sum over the shards")
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the split's shard files."""
+        return sum(shard.images.bytes + shard.labels.bytes for shard in self.shards)
+
+
+class Normalization(Model, frozen=True):
+    """How pixels v become values: `(v / 255 - mean[c]) / std[c]`, one mean and std per channel."""
+
+    scheme: Scheme
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Meta(gt=0)], ...]
+
+
+class Manifest(Model, frozen=True):
+    """The contents of manifest.json, but for its hash of itself.
+
+    With dtype uint8 the images are the pixels themselves, and applying `normalization`, if any, is up to the reader.
+    """
+
+    format_version: Literal[2]
+    dataset: str
+    classes: tuple[str, ...]
+    dtype: Dtype
+    layout: Literal["NCHW"]
+    image_shape: tuple[Count, Count, Count]
+    channels: tuple[str, ...]
+    content_sha256: Sha256
+    normalization: Normalization | None
+    splits: dict[Split, SplitShards]
+    files: tuple[SetFile, ...]
+
+    def __post_init__(self) -> None:
+        if "train" not in self.splits or list(self.splits) != [split for split in SPLITS if split in self.splits]:
+            raise ValueError(f"splits: should be train, then val and test where there are any, got {[*self.splits]}")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes: should have names that differ")
+        if len(self.channels) != self.image_shape[0]:
+            raise ValueError("channels: should be as many as image_shape says")
+        if self.normalization:
+            lengths = {len(self.normalization.mean), len(self.normalization.std)}
+            if lengths != {len(self.channels)}:
+                raise ValueError("normalization: should have a mean and a std for each channel")
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all shard files."""
+        return sum(split.num_bytes for split in self.splits.values())
+
+    def shard_files(self) -> Iterator[SetFile]:
+        """List the files of images and labels, split by split, in sample order."""
+        for split in self.splits.values():
+            for shard in split.shards:
+                yield from (shard.images, shard.labels)
+
+    def summary(self) -> str:
+        """Describe the set in one line."""
+        samples = ", ".join(f"{shards.samples:,} {split}" for split, shards in self.splits.items())
+        num_shards = sum(len(split.shards) for split in self.splits.values())
+        shape = "x".join(map(str, self.image_shape))
+        return f"{self.dataset}, {samples}, {shape} {self.dtype}, {self.num_bytes / 1e6:,.0f} MB in {num_shards} shards"
+
+
+def render_manifest(manifest: Manifest) -> str:
+    """Render manifest.json. Its last key, `manifest_sha256`, is the SHA-256 of the text rendered without that key."""
+    data = to_builtins(manifest)
+    return render_json(data | {"manifest_sha256": hashlib.sha256(render_json(data).encode()).hexdigest()})
+
+
+def load_manifest(shards_dir: Path) -> Manifest:
+    """Read a shard set's manifest. Raises CorruptDataError if it is missing or any of its bytes changed."""
+    path = shards_dir / MANIFEST_NAME
+    try:
+        return _parse_manifest(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise CorruptDataError(f"{path}: missing, so {shards_dir} is not a complete shard set") from None
+    except (ValueError, RecursionError) as error:
+        raise CorruptDataError(f"{path}: {error}. Restore the file from where the set came from.") from None
+
+
+def _parse_manifest(content: bytes) -> Manifest:
+    data = msgspec.json.decode(content)
+    if isinstance(data, dict):
+        data.pop("manifest_sha256", None)  # compared below, with all other bytes
+    manifest = parse(data, Manifest)
+    if content != render_manifest(manifest).encode():
+        raise ValueError("the text doesn't match its manifest_sha256, so the file has changed since it was written")
+    return manifest
