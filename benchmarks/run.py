@@ -19,8 +19,8 @@ from pathlib import Path
 
 from pipeline import synthetic
 from pipeline.cli import RAW_DIR, REPORT_DIR, SHARDS_DIR, STATS_PATH
-from pipeline.download import write_raw
-from pipeline.shards import hash_content
+from pipeline.stages.download import write_raw
+from shardset.shards import hash_content
 
 HERE = Path(__file__).parent
 WORK_DIR = Path("build/bench").absolute()

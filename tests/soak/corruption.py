@@ -12,17 +12,18 @@ import numpy as np
 from msgspec.structs import replace
 
 from pipeline import synthetic
-from pipeline.card import CARD_NAME, CROISSANT_NAME
-from pipeline.download import write_raw
-from pipeline.errors import CorruptDataError, PipelineError
-from pipeline.manifest import SPLITS, save_manifest
-from pipeline.normalize import normalize_shards
+from pipeline.card.card import CARD_NAME, CROISSANT_NAME
+from pipeline.errors import PipelineError
 from pipeline.params import NormalizeParams, ReportParams
-from pipeline.reader import ShardDataset
-from pipeline.report import write_report
-from pipeline.shards import hash_content, open_shards, verify_shards, write_shards
-from pipeline.stats import write_stats
-from tests.conftest import save_card
+from pipeline.stages.download import write_raw
+from pipeline.stages.normalize import normalize_shards
+from pipeline.stages.report import write_report
+from pipeline.stages.stats import write_stats
+from shardset.dataset import ShardDataset
+from shardset.errors import CorruptDataError
+from shardset.manifest import SPLITS, save_manifest
+from shardset.shards import hash_content, open_shards, verify_shards, write_shards
+from tests.helpers.shard_sets import save_card
 from tests.soak import Experiment, WrongBytesError
 
 PARAMS = NormalizeParams(scheme="dataset", mean=None, std=None, dtype="float32", samples_per_shard=20)

@@ -12,10 +12,10 @@ from pathlib import Path
 from random import Random
 
 from pipeline.errors import FetchError
-from pipeline.fetch import RETRIES, fetch_archive
-from pipeline.receive import Patience
-from tests.cifar_format import TinyCifar, make_tiny_cifar
-from tests.file_server import FileServer, serve
+from pipeline.sources.fetch import RETRIES, fetch_archive
+from pipeline.sources.receive import Patience
+from tests.helpers.cifar_format import TinyCifar, make_tiny_cifar
+from tests.helpers.file_server import FileServer, serve
 from tests.soak import Experiment, WrongBytesError
 
 os.environ["NO_PROXY"] = "*"  # all servers are on loopback

@@ -17,15 +17,15 @@ import msgspec
 import yaml
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
-
-from pipeline.cifar import decode_batch, decode_classes, read_archive
-from pipeline.errors import CorruptDataError, InputError
-from pipeline.manifest import Manifest, _parse_manifest, render_manifest
-from pipeline.models import parse, parse_json
-from pipeline.params import Params, load_params
 from pipeline.plain_pickle import read_plain_pickle
-from pipeline.stats import Statistics
-from tests.cifar_format import BASE_FOLDER, TRAIN_FILES, make_archive, make_tiny_cifar
+
+from pipeline.params import Params, load_params
+from pipeline.sources.cifar import decode_batch, decode_classes, read_archive
+from pipeline.stages.stats import Statistics
+from shardset.errors import CorruptDataError, InputError
+from shardset.manifest import Manifest, _parse_manifest, render_manifest
+from shardset.models import parse, parse_json
+from tests.helpers.cifar_format import BASE_FOLDER, TRAIN_FILES, make_archive, make_tiny_cifar
 
 REPOSITORY = Path(__file__).parents[2]
 SECONDS = 1.0  # of the processor, for inputs of a few kilobytes

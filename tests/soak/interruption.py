@@ -15,11 +15,11 @@ from pathlib import Path
 from random import Random
 
 from pipeline import synthetic
-from pipeline.download import write_raw
-from pipeline.errors import CorruptDataError
-from pipeline.manifest import SPLITS
-from pipeline.shards import hash_content, verify_shards
-from tests.conftest import Workspace, make_workspace
+from pipeline.stages.download import write_raw
+from shardset.errors import CorruptDataError
+from shardset.manifest import SPLITS
+from shardset.shards import hash_content, verify_shards
+from tests.helpers.workspace import Workspace, hash_files, make_workspace
 from tests.soak import Experiment, WrongBytesError
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -32,12 +32,6 @@ OTHER_PARAMS = PARAMS.replace("scheme: dataset", "scheme: unit").replace("dtype:
 SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # which on Windows can't be handled either
 
 Hashes = dict[str, str]
-
-
-def hash_files(path: Path) -> Hashes:
-    """Hash each file at `path`, or of the folder there, by its relative name."""
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    return {file.relative_to(path.parent).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 # Runs a stage until its n-th call to the system that changes what is on disk, and dies right before or after that.

@@ -5,14 +5,15 @@ import json
 import numpy as np
 import pytest
 import torch
+from tests.test_normalize import SCHEMES
 from torchvision import datasets, transforms
 
-from pipeline.download import download_dataset
-from pipeline.normalize import normalize_shards
-from pipeline.shards import open_shards
-from pipeline.stats import write_stats
-from tests.conftest import REPOSITORY
-from tests.test_normalize import SCHEMES, make_params
+from pipeline.stages.download import download_dataset
+from pipeline.stages.normalize import normalize_shards
+from pipeline.stages.stats import write_stats
+from shardset.shards import open_shards
+from tests.helpers.shard_sets import make_params
+from tests.helpers.workspace import REPOSITORY
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,11 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
 from pipeline import ShardDataset, load_stats, open_shards
-from pipeline.errors import CorruptDataError, InputError
-from pipeline.normalize import normalize_shards
-from pipeline.stats import write_stats
-from tests.cifar_format import CLASSES
-from tests.test_normalize import make_params
+from pipeline.stages.normalize import normalize_shards
+from pipeline.stages.stats import write_stats
+from shardset.errors import CorruptDataError, InputError
+from tests.helpers.cifar_format import CLASSES
+from tests.helpers.shard_sets import make_params
 
 MAPS = Path("/proc/self/maps")
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from pipeline import parallel
-from pipeline.errors import CorruptDataError, InputError
-from pipeline.normalize import normalize_shards
-from pipeline.parallel import map_tasks
 from pipeline.params import ReportParams
-from pipeline.report import write_report
-from pipeline.shards import verify_shards, write_shards
-from pipeline.stats import write_stats
-from tests.test_normalize import make_params
+from pipeline.runtime.tasks import map_tasks
+from pipeline.stages.normalize import normalize_shards
+from pipeline.stages.report import write_report
+from pipeline.stages.stats import write_stats
+from shardset.errors import CorruptDataError, InputError
+from shardset.shards import verify_shards, write_shards
+from tests.helpers.shard_sets import make_params
 
 
 def run_all(raw_dir, path, scheduler=None):

@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-from tests.conftest import Workspace, make_workspace
-from tests.file_server import FileServer, serve
+from tests.helpers.file_server import FileServer, serve
+from tests.helpers.workspace import Workspace, make_workspace
 
 ALL = {"download", "stats", "normalize", "report"}
 

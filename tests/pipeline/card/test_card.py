@@ -8,14 +8,14 @@ import pytest
 import yaml
 from msgspec.structs import replace
 
-from pipeline.card import CARD_NAME, CROISSANT_NAME, ORIGINS, render_card
-from pipeline.errors import CorruptDataError
-from pipeline.files import hash_file
-from pipeline.normalize import normalize_shards
-from pipeline.shards import open_shards, verify_shards
-from pipeline.stats import write_stats
-from tests.conftest import REPOSITORY
-from tests.test_normalize import make_params
+from pipeline.card.card import CARD_NAME, CROISSANT_NAME, ORIGINS, render_card
+from pipeline.runtime.files import hash_file
+from pipeline.stages.normalize import normalize_shards
+from pipeline.stages.stats import write_stats
+from shardset.errors import CorruptDataError
+from shardset.shards import open_shards, verify_shards
+from tests.helpers.shard_sets import make_params
+from tests.helpers.workspace import REPOSITORY
 
 # In a process of its own: mlcroissant and what it imports give warnings, which are errors here.
 READ_CROISSANT = """

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
-from tests.conftest import REPOSITORY, Workspace, check, commit, make_repository, make_workspace
+from tests.helpers.workspace import REPOSITORY, Workspace, commit, make_repository, make_workspace
 
 READ = (
     "from pipeline import ShardDataset; d = ShardDataset({!r}); print(len(d), d[0][0].dtype, d._shards.manifest.dtype)"
@@ -40,38 +40,40 @@ def downstream(tmp_path) -> Workspace:
 
 
 def read_shards(workspace, path="data/shards"):
-    return check(workspace.run("python", "-c", READ.format(path), PYTHONPATH=str(REPOSITORY))).strip()
+    return assert_succeeds(workspace.run("python", "-c", READ.format(path), PYTHONPATH=str(REPOSITORY))).strip()
 
 
 def test_dvc_import_pins_a_version_and_dvc_update_moves_to_another(upstream, downstream):
     (downstream.path / "data").mkdir()
-    check(downstream.run("dvc", "import", upstream.path, "data/shards", "--rev", "v1", "--out", "data/shards"))
+    assert_succeeds(
+        downstream.run("dvc", "import", upstream.path, "data/shards", "--rev", "v1", "--out", "data/shards")
+    )
     assert read_shards(downstream) == "100 torch.float32 float32"
     (dep,) = yaml.safe_load((downstream.path / "data/shards.dvc").read_text())["deps"]
-    v1 = check(upstream.run("git", "rev-parse", "v1^{commit}")).strip()
+    v1 = assert_succeeds(upstream.run("git", "rev-parse", "v1^{commit}")).strip()
     assert (dep["repo"]["rev"], dep["repo"]["rev_lock"]) == ("v1", v1)
-    check(downstream.run("dvc", "update", "data/shards.dvc", "--rev", "v2"))
+    assert_succeeds(downstream.run("dvc", "update", "data/shards.dvc", "--rev", "v2"))
     assert read_shards(downstream) == "100 torch.float32 uint8"
     shutil.rmtree(downstream.path / "data/shards")
     shutil.rmtree(downstream.path / ".dvc/cache")
-    check(downstream.run("dvc", "pull"))
+    assert_succeeds(downstream.run("dvc", "pull"))
     assert read_shards(downstream) == "100 torch.float32 uint8"
 
 
 def test_an_import_by_address_takes_the_data_from_a_remote_that_has_one_too(upstream, downstream, tmp_path):
     clone = Workspace(tmp_path / "published")
-    check(upstream.run("git", "clone", "--quiet", upstream.path, clone.path))
+    assert_succeeds(upstream.run("git", "clone", "--quiet", upstream.path, clone.path))
     storage = upstream.path.parent / "cifar-pipeline-storage"
-    check(clone.run("dvc", "remote", "modify", "storage", "url", storage.as_posix()))
-    check(clone.run("git", "commit", "--quiet", "--all", "--message", "Name the remote by an absolute path"))
+    assert_succeeds(clone.run("dvc", "remote", "modify", "storage", "url", storage.as_posix()))
+    assert_succeeds(clone.run("git", "commit", "--quiet", "--all", "--message", "Name the remote by an absolute path"))
     (downstream.path / "data").mkdir()
-    check(downstream.run("dvc", "import", clone.path.as_uri(), "data/shards", "--out", "data/shards"))
+    assert_succeeds(downstream.run("dvc", "import", clone.path.as_uri(), "data/shards", "--out", "data/shards"))
     assert read_shards(downstream) == "100 torch.float32 uint8"
 
 
 def test_dvc_get_takes_a_split_or_a_file(upstream, downstream):
     for path, rev in (("data/shards/test", "v1"), ("data/shards/manifest.json", "v2"), ("data/stats.json", "v1")):
-        check(downstream.run("dvc", "get", upstream.path, path, "--rev", rev))
+        assert_succeeds(downstream.run("dvc", "get", upstream.path, path, "--rev", rev))
     assert sorted(path.name for path in (downstream.path / "test").iterdir()) == [
         "images-00000-of-00001.npy",
         "labels-00000-of-00001.npy",
@@ -91,27 +93,29 @@ def test_dvc_api_and_its_file_system_read_a_version_without_a_checkout(upstream,
         "fs.get('data/shards', 'shards', recursive=True)\n"
         "print(manifest['dtype'], images.dtype, images.shape)\n"
     )
-    assert check(downstream.run("python", "-c", program, upstream.path)) == "float32 float32 (20, 3, 32, 32)\n"
+    assert (
+        assert_succeeds(downstream.run("python", "-c", program, upstream.path)) == "float32 float32 (20, 3, 32, 32)\n"
+    )
     assert read_shards(downstream, "shards") == "100 torch.float32 float32"
 
 
 def test_git_alone_has_the_statistics_of_every_version(upstream):
-    shown = check(upstream.run("git", "show", "v1:data/stats.json"))
+    shown = assert_succeeds(upstream.run("git", "show", "v1:data/stats.json"))
     assert shown == (upstream.path / "data/stats.json").read_text()
 
 
 def test_a_plain_copy_is_a_whole_shard_set(upstream, downstream):
     shutil.copytree(upstream.path / "data/shards", downstream.path / "copied")
     assert read_shards(downstream, "copied") == "100 torch.float32 uint8"
-    check(downstream.run("python", "-m", "pipeline", "verify", "copied", PYTHONPATH=str(REPOSITORY)))
+    assert_succeeds(downstream.run("python", "-m", "pipeline", "verify", "copied", PYTHONPATH=str(REPOSITORY)))
 
 
 def test_a_clone_that_pulls_proves_that_the_remote_holds_a_release(upstream):
-    assert "in sync" in check(upstream.run("dvc", "status", "--cloud"))
+    assert "in sync" in assert_succeeds(upstream.run("dvc", "status", "--cloud"))
     clone = Workspace(upstream.path.parent / "clone")
-    check(upstream.run("git", "clone", "--quiet", "--branch", "v1", upstream.path, clone.path))
-    check(clone.run("dvc", "pull"))
-    check(clone.pipeline("verify", "data/shards"))
+    assert_succeeds(upstream.run("git", "clone", "--quiet", "--branch", "v1", upstream.path, clone.path))
+    assert_succeeds(clone.run("dvc", "pull"))
+    assert_succeeds(clone.pipeline("verify", "data/shards"))
     assert clone.repro() == set()
     # One object is lost: status and push take the remote's word for the folder that holds it, a fresh clone does not.
     (cached,) = clone.path.glob(".dvc/cache/files/md5/*/" + md5_of(clone.path / "data/shards/manifest.json")[2:])
@@ -119,14 +123,14 @@ def test_a_clone_that_pulls_proves_that_the_remote_holds_a_release(upstream):
     content = stored.read_bytes()
     stored.unlink()
     try:
-        assert "in sync" in check(upstream.run("dvc", "status", "--cloud"))
+        assert "in sync" in assert_succeeds(upstream.run("dvc", "status", "--cloud"))
         shutil.rmtree(clone.path / ".dvc/cache")
         done = clone.run("dvc", "fetch")
         assert done.returncode == 1
         assert f"failed to transfer '{cached.parent.name}{cached.name}'" in done.stderr
     finally:
         stored.write_bytes(content)
-    check(clone.run("dvc", "fetch"))
+    assert_succeeds(clone.run("dvc", "fetch"))
 
 
 def md5_of(path):
@@ -151,16 +155,18 @@ def test_push_and_pull_speak_s3(upstream, tmp_path):
         clones = []
         for name in ("pushing", "pulling"):
             clone = Workspace(tmp_path / name)
-            check(upstream.run("git", "clone", "--quiet", upstream.path, clone.path))
-            check(clone.run("dvc", "remote", "modify", "--local", "storage", "url", "s3://bucket/cifar-pipeline"))
-            check(clone.run("dvc", "remote", "modify", "--local", "storage", "endpointurl", endpoint))
+            assert_succeeds(upstream.run("git", "clone", "--quiet", upstream.path, clone.path))
+            assert_succeeds(
+                clone.run("dvc", "remote", "modify", "--local", "storage", "url", "s3://bucket/cifar-pipeline")
+            )
+            assert_succeeds(clone.run("dvc", "remote", "modify", "--local", "storage", "endpointurl", endpoint))
             clones.append(clone)
         pushing, pulling = clones
         shutil.copytree(upstream.path / ".dvc/cache", pushing.path / ".dvc/cache")
-        check(pushing.run("dvc", "push", **keys))
+        assert_succeeds(pushing.run("dvc", "push", **keys))
         assert client.list_objects_v2(Bucket="bucket")["KeyCount"] > 0
-        check(pulling.run("dvc", "pull", **keys))
-        check(pulling.pipeline("verify", "data/shards"))
-        assert "in sync" in check(pulling.run("dvc", "status", "--cloud", **keys))
+        assert_succeeds(pulling.run("dvc", "pull", **keys))
+        assert_succeeds(pulling.pipeline("verify", "data/shards"))
+        assert "in sync" in assert_succeeds(pulling.run("dvc", "status", "--cloud", **keys))
     finally:
         server.stop()

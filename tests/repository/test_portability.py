@@ -6,10 +6,9 @@ import sys
 
 import pytest
 
-from pipeline.datasets import DATASETS
-from pipeline.download import download_dataset
-from tests.conftest import REPOSITORY, Workspace
-from tests.test_cli import hash_files
+from pipeline.sources.registry import DATASETS
+from pipeline.stages.download import download_dataset
+from tests.helpers.workspace import REPOSITORY, Workspace, hash_files
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs sh, a umask, and names that Windows can't have")
 

@@ -17,19 +17,17 @@ from hypothesis.extra import numpy as hnp
 from msgspec.structs import replace
 from PIL import Image
 
-from pipeline.duplicates import NearDuplicate
-from pipeline.errors import CorruptDataError
-from pipeline.manifest import save_manifest
-from pipeline.normalize import normalize_shards
+from pipeline.audit.near_duplicates import NearDuplicate
+from pipeline.audit.survey import NUM_BINS, _image_stds, _sum_pixels, survey_split
 from pipeline.params import ReportParams
-from pipeline.pictures import COLORS, draw_extremes, draw_means, draw_pairs, draw_samples, plot_images
-from pipeline.report import check_unit_variance, write_report
-from pipeline.shards import open_shards, write_shards
-from pipeline.stats import compute_statistics, write_stats
-from pipeline.survey import NUM_BINS, _image_stds, _sum_pixels, survey_split
-from tests.conftest import save_card, write_raw_set
-from tests.test_duplicates import make_images
-from tests.test_normalize import make_params, read_images
+from pipeline.report.pictures import COLORS, draw_extremes, draw_means, draw_pairs, draw_samples, plot_images
+from pipeline.stages.normalize import normalize_shards
+from pipeline.stages.report import check_unit_variance, write_report
+from pipeline.stages.stats import compute_statistics, write_stats
+from shardset.errors import CorruptDataError
+from shardset.manifest import save_manifest
+from shardset.shards import open_shards, write_shards
+from tests.helpers.shard_sets import make_images, make_params, read_images, report_on, save_card, write_raw_set
 
 PARAMS = ReportParams(decimals=4)
 
@@ -152,14 +150,6 @@ def test_tables_say_how_often_each_pixel_and_each_kind_of_image_occurs(run, tiny
         assert float(row["contrast_test"]) == pytest.approx(5 * here.sum())
     classes = read_csv(tmp_path / "report/classes.csv")
     assert [int(row["train"]) for row in classes] == np.bincount(tiny.train[1], minlength=10).tolist()
-
-
-def report_on(raw, path, scheme="dataset"):
-    """Normalize and report on a raw shard set of any shape."""
-    write_stats(raw.dir, path / "stats.json")
-    normalize_shards(raw.dir, path / "stats.json", path / "shards", make_params(scheme=scheme))
-    write_report(raw.dir, path / "shards", path / "report", PARAMS)
-    return path / "report"
 
 
 def test_duplicates_are_counted_listed_and_shown(tmp_path):

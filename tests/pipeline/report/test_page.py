@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from axe_core_python.base import AXE_SCRIPT
 
-from tests.chromium import PROGRAM, open_chromium
-from tests.conftest import write_raw_set
-from tests.test_duplicates import make_images
-from tests.test_report import report_on
+from tests.helpers.chromium import PROGRAM, open_chromium
+from tests.helpers.shard_sets import make_images, report_on, write_raw_set
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed")
 

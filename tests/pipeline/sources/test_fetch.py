@@ -16,15 +16,16 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from pipeline.datasets import DATASETS
-from pipeline.download import download_dataset
-from pipeline.errors import CorruptDataError, FetchError, InputError
-from pipeline.fetch import RETRIES, fetch_archive
-from pipeline.receive import MIN_BYTES, REDIRECTS, Pace, Patience, keep_pace
-from pipeline.shards import open_shards, verify_shards
-from tests.file_server import FileServer, serve
+from pipeline.errors import FetchError
+from pipeline.sources.fetch import RETRIES, fetch_archive
+from pipeline.sources.receive import MIN_BYTES, REDIRECTS, Pace, Patience, keep_pace
+from pipeline.sources.registry import DATASETS
+from pipeline.stages.download import download_dataset
+from shardset.errors import CorruptDataError, InputError
+from shardset.shards import open_shards, verify_shards
+from tests.helpers.file_server import FileServer, serve
+from tests.helpers.shard_sets import read_images
 from tests.soak.download import make_project, start
-from tests.test_normalize import read_images
 
 # What a server sends that never gets further: one request, and its retries.
 NOTHING = [0] * (1 + RETRIES)

@@ -12,9 +12,9 @@ import pytest
 
 from pipeline import files
 from pipeline.errors import PipelineError
-from pipeline.files import replace_dir, write_text
-from pipeline.shards import verify_shards
-from tests.test_cli import assert_fails
+from pipeline.runtime.files import replace_dir, write_text
+from shardset.shards import verify_shards
+from tests.helpers.workspace import assert_fails
 
 
 @pytest.fixture

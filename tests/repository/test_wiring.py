@@ -11,9 +11,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pipeline import cli
-from pipeline.datasets import DATASETS
 from pipeline.params import Params
-from tests.conftest import REPOSITORY
+from pipeline.sources.registry import DATASETS
+from tests.helpers.workspace import REPOSITORY
 
 STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 TABLES = ("classes.csv", "images.csv", "near_duplicates.csv", "pixels.csv")

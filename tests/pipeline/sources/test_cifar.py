@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-
-from pipeline.datasets import DATASETS
-from pipeline.download import download_dataset
-from pipeline.errors import CorruptDataError, InputError
 from pipeline.plain_pickle import read_plain_pickle
-from pipeline.shards import verify_shards
-from tests.cifar_format import BASE_FOLDER, dump_as_python2
+
+from pipeline.sources.registry import DATASETS
+from pipeline.stages.download import download_dataset
+from shardset.errors import CorruptDataError, InputError
+from shardset.shards import verify_shards
+from tests.helpers.cifar_format import BASE_FOLDER, dump_as_python2
 
 
 @dataclass(frozen=True)

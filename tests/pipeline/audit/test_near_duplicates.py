@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.duplicates import (
+from pipeline.audit.near_duplicates import (
     EXACT_SUM,
     MAX_DISTANCE,
     ExactDuplicates,
@@ -12,20 +12,9 @@ from pipeline.duplicates import (
     find_edges,
     find_near_duplicates,
 )
-from tests.conftest import write_raw_set
+from tests.helpers.shard_sets import make_images, write_raw_set
 
 NUM_TRAIN = 300
-
-
-def make_images(count, shape=(3, 32, 32), seed=0):
-    """Smooth random scenes: low frequencies, as photographs have them."""
-    rng = np.random.default_rng(seed)
-    channels, height, width = shape
-    small = rng.uniform(0, 255, (count, channels, height // 4 + 2, width // 4 + 2))
-    fine = small.repeat(4, axis=2).repeat(4, axis=3)
-    for axis in (2, 3):
-        fine = (fine + np.roll(fine, 1, axis) + np.roll(fine, 2, axis) + np.roll(fine, 3, axis)) / 4
-    return np.rint(fine[..., 4 : 4 + height, 4 : 4 + width]).astype(np.uint8)
 
 
 def shift(image):

@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from msgspec import to_builtins
 
-from pipeline.errors import CorruptDataError, InputError
-from pipeline.shards import ShardSet, open_shards, write_shards
-from pipeline.stats import (
+from pipeline.stages.stats import (
     ChannelSums,
     compute_statistics,
     load_stats,
@@ -24,7 +22,9 @@ from pipeline.stats import (
     sum_roots_fast,
     write_stats,
 )
-from tests.test_shards import make_manifest
+from shardset.errors import CorruptDataError, InputError
+from shardset.shards import ShardSet, open_shards, write_shards
+from tests.helpers.shard_sets import make_manifest
 
 images = hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 4), st.integers(1, 7), st.integers(1, 7)))
 

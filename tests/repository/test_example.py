@@ -1,7 +1,7 @@
 import json
 import shutil
 
-from tests.conftest import REPOSITORY, check, commit, make_repository, make_workspace
+from tests.helpers.workspace import REPOSITORY, commit, make_repository, make_workspace
 
 
 def test_the_example_trains_on_imported_shards_and_beats_chance(tmp_path):
@@ -13,15 +13,17 @@ def test_the_example_trains_on_imported_shards_and_beats_chance(tmp_path):
     training = make_repository(tmp_path / "training")
     shutil.copytree(REPOSITORY / "examples/train", training.path, dirs_exist_ok=True)
     (training.path / "data").mkdir()
-    check(training.run("dvc", "import", upstream.path, "data/shards", "--rev", "v1", "--out", "data/shards"))
+    assert_succeeds(training.run("dvc", "import", upstream.path, "data/shards", "--rev", "v1", "--out", "data/shards"))
     training.set_param("epochs: 4", "epochs: 1")
-    check(training.run("git", "add", "--all"))
-    check(training.run("git", "commit", "--quiet", "--message", "Train on v1"))
+    assert_succeeds(training.run("git", "add", "--all"))
+    assert_succeeds(training.run("git", "commit", "--quiet", "--message", "Train on v1"))
     # One thread: beside other tests, two wait for each other more than they work.
-    check(training.run("dvc", "repro", PYTHONPATH=str(REPOSITORY), OMP_NUM_THREADS="1"))
-    metrics = json.loads(check(training.run("dvc", "metrics", "show", "--json")))[""]["data"]["dvclive/metrics.json"]
+    assert_succeeds(training.run("dvc", "repro", PYTHONPATH=str(REPOSITORY), OMP_NUM_THREADS="1"))
+    metrics = json.loads(assert_succeeds(training.run("dvc", "metrics", "show", "--json")))[""]["data"][
+        "dvclive/metrics.json"
+    ]
     assert metrics["data"]["test"]["accuracy"] > 0.5  # of ten classes
-    check(training.run("dvc", "plots", "show"))
+    assert_succeeds(training.run("dvc", "plots", "show"))
     page = (training.path / "dvc_plots/index.html").read_text()
     assert "Test samples by class" in page
     assert "accuracy" in page

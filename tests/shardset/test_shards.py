@@ -7,25 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from pipeline.datasets import DATASETS
-from pipeline.errors import CorruptDataError
-from pipeline.manifest import Manifest, render_manifest, save_manifest
-from pipeline.shards import ShardSet, hash_content, open_shards, split_range, verify_shards, write_shards
-
-
-def make_manifest(splits, **changes):
-    facts = {
-        "format_version": 1,
-        "dataset": "made up",
-        "classes": tuple("abcdefghij"),
-        "dtype": "uint8",
-        "layout": "NCHW",
-        "image_shape": (3, 32, 32),
-        "channels": ("red", "green", "blue"),
-        "content_sha256": "0" * 64,
-        "normalization": None,
-    }
-    return Manifest(**facts | {"splits": splits} | changes)
+from pipeline.sources.registry import DATASETS
+from shardset.errors import CorruptDataError
+from shardset.manifest import render_manifest, save_manifest
+from shardset.shards import ShardSet, hash_content, open_shards, split_range, verify_shards, write_shards
+from tests.helpers.shard_sets import make_manifest
 
 
 @pytest.fixture(scope="module")

@@ -10,22 +10,15 @@ from msgspec import to_builtins
 from PIL import Image
 from torchvision import transforms
 
-from pipeline.errors import CorruptDataError, InputError
-from pipeline.manifest import Normalization
-from pipeline.normalize import choose_normalization, normalization_table, normalize_pixels, normalize_shards
-from pipeline.params import NormalizeParams
-from pipeline.shards import ShardSet, open_shards
-from pipeline.stats import write_stats
-from tests.conftest import write_raw_set
+from pipeline.stages.normalize import choose_normalization, normalization_table, normalize_pixels, normalize_shards
+from pipeline.stages.stats import write_stats
+from shardset.errors import CorruptDataError, InputError
+from shardset.manifest import Normalization
+from shardset.shards import ShardSet, open_shards
+from tests.helpers.shard_sets import make_params, read_images, write_raw_set
 
 SCHEMES = ("dataset", "dataset_per_image", "imagenet", "symmetric", "unit", "custom")
 RGB = ("red", "green", "blue")
-
-
-def make_params(**changes) -> NormalizeParams:
-    custom = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)} if changes.get("scheme") == "custom" else {}
-    defaults = {"scheme": "dataset", "mean": None, "std": None, "dtype": "float32", "samples_per_shard": 10_000}
-    return NormalizeParams(**defaults | custom | changes)
 
 
 def torchvision_values(pixels, normalization):
@@ -49,10 +42,6 @@ def run(tiny_raw, tmp_path):
         return open_shards(tmp_path / name)
 
     return normalize
-
-
-def read_images(shards, split):
-    return np.concatenate([shards.images(shard) for shard in shards.shards(split)])
 
 
 ALL_PIXELS = np.broadcast_to(np.arange(256, dtype=np.uint8).reshape(16, 16), (1, 3, 16, 16))

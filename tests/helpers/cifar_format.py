@@ -1,4 +1,4 @@
-"""Tiny datasets in CIFAR-10's own format: pickled batches, with the MD5 lists and the facts that go with them."""
+"""Tiny datasets in CIFAR-10's original format: pickled batches, with their entry for the registry."""
 
 import hashlib
 import io
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.datasets import Archive, Dataset
+from pipeline.sources.registry import Archive, Batches, Dataset
+from shardset.content import hash_content, hash_images
 
 BASE_FOLDER = "cifar-10-batches-py"
 TRAIN_FILES = tuple(f"data_batch_{index}" for index in range(1, 6))
@@ -19,7 +20,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 @dataclass(frozen=True)
 class TinyCifar:
-    """What a test needs to know of a tiny dataset, and the source of what the pipeline needs to know."""
+    """A tiny dataset: its files, its archive, and the images and labels that they should give."""
 
     files: dict[str, bytes]
     archive: bytes
@@ -28,8 +29,7 @@ class TinyCifar:
 
     @property
     def content_sha256(self) -> str:
-        parts = [array.tobytes() for split in (self.train, self.test) for array in split]
-        return hashlib.sha256(b"".join(parts)).hexdigest()
+        return hash_content((hash_images(images), labels) for images, labels in (self.train, self.test))
 
     def write_files(self, folder: Path) -> Path:
         (folder / BASE_FOLDER).mkdir(parents=True)
@@ -37,26 +37,23 @@ class TinyCifar:
             (folder / BASE_FOLDER / name).write_bytes(content)
         return folder
 
-    def install_reader(self, folder: Path) -> None:
-        """Write a module with a class that lists these files as torchvision's CIFAR10 does, quick to import."""
-        md5 = {name: hashlib.md5(content).hexdigest() for name, content in self.files.items()}
-        meta = {"filename": "batches.meta", "key": "label_names", "md5": md5["batches.meta"]}
-        (folder / "tiny_reader.py").write_text(
-            "class Tiny:\n"
-            f"    base_folder = {BASE_FOLDER!r}\n"
-            f"    train_list = {[[name, md5[name]] for name in TRAIN_FILES]!r}\n"
-            f"    test_list = {[['test_batch', md5['test_batch']]]!r}\n"
-            f"    meta = {meta!r}\n"
-        )
-
     def facts(self, *urls: str) -> Dataset:
-        """The facts of this dataset, all that the pipeline needs to know."""
+        """This dataset's entry for the registry."""
+        md5 = {name: hashlib.md5(content).hexdigest() for name, content in self.files.items()}
         archive = Archive(
             file_name="tiny.tar.gz",
             num_bytes=len(self.archive),
             sha256=hashlib.sha256(self.archive).hexdigest(),
             urls=urls,
-            reader="tiny_reader:Tiny",
+            files=Batches(
+                folder=BASE_FOLDER,
+                batches={
+                    "train": {name: md5[name] for name in TRAIN_FILES},
+                    "test": {"test_batch": md5["test_batch"]},
+                },
+                meta=("batches.meta", md5["batches.meta"]),
+                classes_key="label_names",
+            ),
         )
         return Dataset(content_sha256=self.content_sha256, archive=archive)
 

@@ -1,4 +1,3 @@
-import hashlib
 import os
 import re
 import shutil
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY, make_workspace
+from tests.helpers.workspace import REPOSITORY, assert_fails, hash_files, make_workspace
 
 HELP = ["download", "stats", "normalize", "report", "verify"]
 
@@ -20,19 +19,6 @@ def tiny_workspace(workspace, tiny_raw):
     """A workspace whose data/raw holds the tiny dataset."""
     shutil.copytree(tiny_raw, workspace.path / "data/raw")
     return workspace
-
-
-def hash_files(path):
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return {str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
-def assert_fails(done, exit_code, *parts):
-    assert done.returncode == exit_code, done.stderr
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    for part in parts:
-        assert part in done.stderr
 
 
 def test_each_command_prints_one_line(tiny_workspace):

@@ -5,9 +5,9 @@ import pytest
 import yaml
 from msgspec import to_builtins
 
-from pipeline.errors import InputError
 from pipeline.params import Params, load_params
-from tests.conftest import REPOSITORY
+from shardset.errors import InputError
+from tests.helpers.workspace import REPOSITORY
 
 TEXT = (REPOSITORY / "params.yaml").read_text()
 

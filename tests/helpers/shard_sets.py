@@ -1,0 +1,87 @@
+"""Small shard sets, made by the pipeline's own writer."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.params import NormalizeParams
+from pipeline.shards.writer import compute_content_hash, save_manifest, write_shards
+from pipeline.stages.normalize import normalize_shards
+from pipeline.stages.report import write_report
+from pipeline.stages.stats import write_stats
+from shardset.manifest import Manifest
+from shardset.shards import ShardSet, open_shards
+
+
+def make_params(**changes) -> NormalizeParams:
+    custom = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)} if changes.get("scheme") == "custom" else {}
+    defaults = {"scheme": "dataset", "mean": None, "std": None, "dtype": "float32", "samples_per_shard": 10_000}
+    return NormalizeParams(**defaults | custom | changes)
+
+
+def make_manifest(splits, **changes) -> Manifest:
+    facts = {
+        "format_version": 2,
+        "dataset": "made up",
+        "classes": tuple("abcdefghij"),
+        "dtype": "uint8",
+        "layout": "NCHW",
+        "image_shape": (3, 32, 32),
+        "channels": ("red", "green", "blue"),
+        "content_sha256": "0" * 64,
+        "normalization": None,
+        "files": (),
+    }
+    return Manifest(**facts | {"splits": splits} | changes)
+
+
+def make_images(count, shape=(3, 32, 32), seed=0):
+    """Smooth random scenes, with low frequencies like photographs, (count, *shape) uint8."""
+    rng = np.random.default_rng(seed)
+    channels, height, width = shape
+    small = rng.uniform(0, 255, (count, channels, height // 4 + 2, width // 4 + 2))
+    fine = small.repeat(4, axis=2).repeat(4, axis=3)
+    for axis in (2, 3):
+        fine = (fine + np.roll(fine, 1, axis) + np.roll(fine, 2, axis) + np.roll(fine, 3, axis)) / 4
+    return np.rint(fine[..., 4 : 4 + height, 4 : 4 + width]).astype(np.uint8)
+
+
+def write_raw_set(
+    raw_dir: Path, train: np.ndarray, test: np.ndarray | None = None, num_classes: int = 2, **other: np.ndarray
+) -> ShardSet:
+    """Write images, (N, C, H, W) uint8, as a raw shard set. Classes alternate; `other` may hold `val`."""
+    names = ("red", "green", "blue") if train.shape[1] == 3 else tuple(f"band_{i}" for i in range(train.shape[1]))
+    given = {"train": train, **other} | ({} if test is None else {"test": test})
+    images = {split: given[split] for split in ("train", "val", "test") if split in given}
+    labels = {split: np.arange(len(of_split)) % num_classes for split, of_split in images.items()}
+    raw_dir.mkdir()
+    splits = write_shards(
+        raw_dir,
+        labels,
+        lambda split, start, stop: [images[split][start:stop]],
+        dtype="uint8",
+        image_shape=train.shape[1:],
+        samples_per_shard=10_000,
+    )
+    manifest = make_manifest(
+        splits,
+        dataset="made",
+        classes=tuple(f"class_{i}" for i in range(num_classes)),
+        image_shape=train.shape[1:],
+        channels=names,
+        content_sha256=compute_content_hash(images, labels),
+    )
+    save_manifest(manifest, raw_dir)
+    return open_shards(raw_dir)
+
+
+def read_images(shards, split):
+    return np.concatenate([shards.images(shard) for shard in shards.shards(split)])
+
+
+def report_on(raw, path, scheme="dataset"):
+    """Normalize and report on a raw shard set of any shape."""
+    write_stats(raw.dir, path / "stats.json")
+    normalize_shards(raw.dir, path / "stats.json", path / "shards", make_params(scheme=scheme))
+    write_report(raw.dir, path / "shards", path / "report", decimals=4)
+    return path / "report"
