@@ -145,7 +145,7 @@ def _survey_images(pixels: Array, table: Array, labels: Labels, num_classes: int
     flat = pixels.reshape(*pixels.shape[:2], -1)
     sums, squares = sum_images(flat)
     return _Part(
-        channels=sum_channels(pixels),
+        channels=sum_channels([pixels]),
         pixel_counts=np.stack([np.bincount(channel.ravel(), minlength=256) for channel in flat.transpose(1, 0, 2)]),
         class_sums=class_sums,
         image_stds=_image_stds(normalize_by_table(pixels, table).reshape(flat.shape)),

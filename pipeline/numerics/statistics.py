@@ -13,7 +13,7 @@ def compute_statistics(raw: ShardSet, split: Split, scheduler: str | None = None
     """Compute a split's statistics from uint8 shards. Raises CorruptDataError if a byte differs from the manifest."""
 
     def sum_shard(shard: Shard) -> list[ChannelSums]:
-        return merge_channels([sum_channels(block) for block in raw.verified_image_blocks(shard)])
+        return sum_channels(raw.verified_image_blocks(shard))
 
     by_shard = map_tasks(sum_shard, raw.shards(split), scheduler)
     return statistics_of(merge_channels(by_shard), raw.manifest, split)

@@ -3,7 +3,7 @@
 Pixels are integers, so their sums are taken in integers: no order, thread count or shard size can change them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import fsum, isqrt
@@ -58,23 +58,27 @@ def merge_sums(parts: Sequence[ChannelSums]) -> ChannelSums:
     )
 
 
-def sum_channels(pixels: NDArray[np.uint8]) -> list[ChannelSums]:
-    """Sum images, (n, C, H, W) uint8, channel by channel."""
-    pixels = pixels.reshape(*pixels.shape[:2], -1)
-    pixels_per_image = pixels.shape[-1]
-    sums, squares = sum_images(pixels)
-    low = pixels.min(axis=0).min(axis=-1)  # twice as fast as over both axes at once
-    high = pixels.max(axis=0).max(axis=-1)
+def sum_channels(blocks: Iterable[NDArray[np.uint8]]) -> list[ChannelSums]:
+    """Sum images, blocks of (n, C, H, W) uint8, channel by channel."""
+    by_image: list[tuple[Integers, Integers]] = []
+    low, high, pixels_per_image = [], [], 0
+    for block in blocks:
+        pixels = block.reshape(*block.shape[:2], -1)
+        pixels_per_image = pixels.shape[-1]
+        by_image.append(sum_images(pixels))
+        low.append(pixels.min(axis=0).min(axis=-1))  # twice as fast as over both axes at once
+        high.append(pixels.max(axis=0).max(axis=-1))
+    sums, squares = (np.concatenate(parts).T.copy() for parts in zip(*by_image, strict=True))  # (C, N) each
     return [
         ChannelSums(
-            num_pixels=len(pixels) * pixels_per_image,
-            sum=int(sums[:, channel].sum()),
-            sum_of_squares=int(squares[:, channel].sum()),
-            roots=_image_roots(sums[:, channel], squares[:, channel], pixels_per_image),
-            min=int(low[channel]),
-            max=int(high[channel]),
+            num_pixels=len(of_channel) * pixels_per_image,
+            sum=int(of_channel.sum()),
+            sum_of_squares=int(squares[channel].sum()),
+            roots=_image_roots(of_channel, squares[channel], pixels_per_image),
+            min=int(np.min(low, axis=0)[channel]),
+            max=int(np.max(high, axis=0)[channel]),
         )
-        for channel in range(pixels.shape[1])
+        for channel, of_channel in enumerate(sums)
     ]
 
 
