@@ -1,49 +1,83 @@
-# The commands that people type. Set-up is part of each; it costs nothing while pyproject.toml and constraints.txt
-# stay as they are.
+# The project's commands. Each one first sets up .venv, which takes no time while pyproject.toml and constraints.txt are
+# unchanged.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test soak demo check bench clean
+PROSE := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md $(wildcard docs/*.md docs/*/*.md) examples/train/README.md
 
-repro: .venv/installed  ## Run the pipeline: download, stats, normalize, report
+.PHONY: help repro demo test test-fast soak check ci from-nothing bench clean
+
+help:  ## List these commands
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
+
+repro: .venv/installed  ## Run the pipeline
 	.venv/bin/dvc repro
 
-test: .venv/installed-test  ## Run the tests, without network
-	.venv/bin/pytest
-
-soak: .venv/installed-test  ## Make thousands of faults, from a SEED, and print what came of them
-	.venv/bin/python -m tests.soak $(SEED)
-
-# A copy of its own, so that the workspace's params, lock and data stay as they are.
-demo: .venv/installed  ## Run the pipeline on generated data, without network, in build/demo
+# Runs in a separate folder so that params.yaml, dvc.lock and data/ stay unchanged.
+demo: .venv/installed  ## Run the pipeline on generated data in build/demo, without network access
 	@rm -rf build/demo
 	@mkdir -p build/demo
-	@cp -R dvc.yaml .dvcignore pipeline build/demo
+	@cp -R dvc.yaml .dvcignore pipeline shardset build/demo
 	@sed 's/^dataset: .*/dataset: synthetic/' params.yaml > build/demo/params.yaml
 	@cd build/demo && dvc init --quiet --no-scm && cp ../../.dvc/config .dvc/config.local && dvc repro
 	@echo "See build/demo/data/report/report.html"
 
-check: .venv/installed-check  ## Check format, lint and types
+test: .venv/installed-test  ## Run all tests, without network access
+	.venv/bin/pytest
+
+test-fast: .venv/installed-test  ## Run the tests that are neither slow nor need a browser
+	.venv/bin/pytest -m "not slow and not browser"
+
+soak: .venv/installed-test  ## Inject thousands of faults, generated from SEED, and print the outcomes
+	.venv/bin/python -m tests.soak $(SEED)
+
+check: .venv/installed-check  ## Check formatting, lint, types, spelling and prose
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	.venv/bin/mypy
 	.venv/bin/mypy --platform win32
+	.venv/bin/codespell $(PROSE) Makefile dvc.yaml params.yaml benchmarks examples pipeline shardset tests
+	.venv/bin/proselint check --config .proselintrc.json $(PROSE)
 
-# FFCV is built from source, with OpenCV and libturbojpeg; datasets needs another huggingface_hub than MDS does. Either
-# may be missing: the results say so.
-bench: .venv/installed-bench  ## Measure the stages beside their limits and their alternatives
+# The demo must not change any file in git.
+ci:  ## Run everything that a change has to pass
+	$(MAKE) --no-print-directory check
+	before=$$(git status --porcelain) && $(MAKE) --no-print-directory demo && test "$$before" = "$$(git status --porcelain)"
+	$(MAKE) --no-print-directory from-nothing
+	$(MAKE) --no-print-directory test
+
+# Tests the last commit, not the working tree: it runs in a fresh clone.
+from-nothing: .venv/installed  ## Check that a run from nothing reproduces the lock, statistics and report in git
+	@if test -z "$$PIPELINE_SOURCE"; then echo "from-nothing: skipped, because PIPELINE_SOURCE is not set"; exit 0; fi; \
+	set -ex; \
+	rm -rf build/from-nothing; \
+	git clone --quiet . build/from-nothing; \
+	cd build/from-nothing; \
+	rm -r dvc.lock data; \
+	dvc repro; \
+	git status --short; \
+	test -z "$$(git status --porcelain)"; \
+	second_run=$$(dvc repro); \
+	echo "$$second_run"; \
+	case "$$second_run" in *"Running stage"*) echo "The second run ran a stage again" >&2; exit 1;; esac; \
+	cd ../..; \
+	rm -rf build/from-nothing
+
+# FFCV is built from source and needs OpenCV and libturbojpeg. datasets needs a different huggingface_hub than MDS does,
+# so it is installed separately. Both are optional: the results say which one is missing.
+bench: .venv/installed-bench  ## Measure the stages against their limits and against alternatives
 	-.venv/bin/python -m pip install --quiet --constraint constraints.txt "ffcv>=1.0"
 	-.venv/bin/python -m pip install --quiet --no-deps --target build/bench/huggingface --upgrade \
 	  "datasets>=5" "huggingface_hub>=1" anyio "dill<0.4" h11 httpcore httpcore2 httpx httpx2 multiprocess pandas pyarrow \
 	  truststore xxhash
 	HUGGINGFACE_DIR=$(CURDIR)/build/bench/huggingface .venv/bin/python -m benchmarks.run
 
-clean:  ## Remove what the commands above made, but not data/
+clean:  ## Remove .venv and build/, but not data/
 	rm -rf .venv build
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and \
-	  "Python 3.11.4 or later is needed: make PYTHON=python3.12, or where you have one")'
+	  "Python 3.11.4 or later is required. If you have one under another name: make PYTHON=python3.12")'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@

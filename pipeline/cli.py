@@ -46,7 +46,7 @@ Scheduler = Annotated[
 ]
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)  # for --version
 def options(
     *, version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False
 ) -> None:

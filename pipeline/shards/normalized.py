@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from shardset.manifest import Dtype, Normalization, Shard, Split
+from pipeline.shards.writer import write_shards
+from shardset.manifest import Dtype, Normalization, SetFile, Shard, Split, SplitShards
 from shardset.normalization import normalize_pixels
 from shardset.shards import Array, ShardSet, split_range
 
@@ -31,6 +33,41 @@ def plan_pieces(raw: ShardSet, split: Split, start: int, stop: int) -> list[Piec
         for shard, first, last in raw.ranges(split)
         if first < stop and start < last
     ]
+
+
+def files_verified_on_read(raw: ShardSet, samples_per_shard: int) -> set[SetFile]:
+    """Return the image files of raw shards that `read_normalized` reads entirely, and so verifies."""
+    return {
+        piece.shard.images
+        for split, of_split in raw.manifest.splits.items()
+        for start, stop in split_range(0, of_split.samples, samples_per_shard)
+        for piece in plan_pieces(raw, split, start, stop)
+        if piece.is_complete
+    }
+
+
+def write_normalized_shards(
+    raw: ShardSet,
+    shards_dir: Path,
+    normalization: Normalization,
+    dtype: Dtype,
+    samples_per_shard: int,
+    scheduler: str | None,
+) -> dict[Split, SplitShards]:
+    """Write every split of `raw`, normalized, and return the entries for the manifest; see `write_shards`."""
+
+    def image_blocks(split: Split, start: int, stop: int) -> Iterator[Array]:
+        return read_normalized(raw, plan_pieces(raw, split, start, stop), normalization, dtype)
+
+    return write_shards(
+        shards_dir,
+        {split: raw.labels(split) for split in raw.manifest.splits},
+        image_blocks,
+        dtype=dtype,
+        image_shape=raw.manifest.image_shape,
+        samples_per_shard=samples_per_shard,
+        scheduler=scheduler,
+    )
 
 
 def read_pixels(raw: ShardSet, pieces: Iterable[Piece]) -> Iterator[Array]:

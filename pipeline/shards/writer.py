@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.runtime.files import write_synced
+from pipeline.runtime.files import replace_dir, write_synced
 from pipeline.runtime.tasks import map_tasks
 from shardset.content import hash_content, hash_images
 from shardset.manifest import (
@@ -24,6 +24,7 @@ from shardset.manifest import (
 from shardset.npy import little_endian, npy_header
 from shardset.shards import Array, Labels, split_range
 
+RAW_SAMPLES_PER_SHARD = 10_000
 HASHED_SAMPLES = 2_000  # in a task
 
 # Called once per shard with its split and range [start, stop) of samples; yields their images, (n, C, H, W).
@@ -82,6 +83,42 @@ def write_shards(
         )
         for split in labels
     }
+
+
+def write_raw_set(
+    raw_dir: Path,
+    dataset: str,
+    classes: tuple[str, ...],
+    channels: tuple[str, ...],
+    images: Mapping[Split, Array],
+    labels: Mapping[Split, Labels],
+    content_sha256: str,
+) -> Manifest:
+    """Replace `raw_dir` by a set of raw pixels: images, (N, C, H, W) uint8, and labels, (N,) int64, of each split."""
+    image_shape = images["train"].shape[1:]
+    with replace_dir(raw_dir) as new_dir:
+        manifest = Manifest(
+            format_version=2,
+            dataset=dataset,
+            classes=classes,
+            dtype="uint8",
+            layout="NCHW",
+            image_shape=image_shape,
+            channels=channels,
+            content_sha256=content_sha256,
+            normalization=None,
+            splits=write_shards(
+                new_dir,
+                labels,
+                lambda split, start, stop: [images[split][start:stop]],
+                dtype="uint8",
+                image_shape=image_shape,
+                samples_per_shard=RAW_SAMPLES_PER_SHARD,
+            ),
+            files=(),
+        )
+        save_manifest(manifest, new_dir)
+    return manifest
 
 
 def compute_content_hash(images: Mapping[Split, Array], labels: Mapping[Split, Labels]) -> str:
