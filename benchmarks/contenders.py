@@ -1,7 +1,7 @@
-"""What the stages are measured beside: the least that any program must do, and what people would use instead.
+"""What the stages are compared with: the minimum that any program has to do, and the usual alternatives.
 
-`python benchmarks/contenders.py JOB NAME` does a job once, as a whole process. The data are those of data/raw, read the
-way that suits each; what is written goes to out.
+`python benchmarks/contenders.py JOB NAME` does a job once, in a process of its own. Each contender reads data/raw in
+the way that suits it best, and writes to out.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ def load(kind: str, split: str) -> np.ndarray:
 
 
 def dataset(split: str, *, normalize: bool = False):
-    """Give the images and labels as a torchvision dataset gives them: one PIL image at a time, through transforms."""
+    """Return a dataset that works like torchvision's: one PIL image at a time, passed through transforms."""
     from PIL import Image
     from torch.utils.data import Dataset
     from torchvision import transforms
@@ -52,7 +52,7 @@ def dataset(split: str, *, normalize: bool = False):
 
 
 def normalized(split: str) -> np.ndarray:
-    """Normalize a split at once in numpy: what is measured of the other formats is their writing alone."""
+    """Normalize an entire split in numpy, so that for other formats only the writing differs."""
     values = load("images", split).astype(np.float32)
     values /= np.float32(255)
     values -= np.array(MEAN, np.float32)[:, None, None]
@@ -66,11 +66,11 @@ def samples() -> Iterator[tuple[str, int, np.ndarray, int]]:
             yield split, index, image, label
 
 
-# The train split's mean and std.
+# Job `stats`: mean and std of the train split.
 
 
 def stats_limit(use=len) -> None:
-    """Python, numpy, and the bytes read once into memory that is used again."""
+    """Start Python, import numpy, and read the bytes once into a reused buffer."""
 
     def read(path: Path) -> None:
         buffer = np.empty(1 << 20, np.uint8)
@@ -83,14 +83,14 @@ def stats_limit(use=len) -> None:
 
 
 def stats_hashed() -> None:
-    """The limit with what is given: commands are Typer's, and no byte is used whose SHA-256 is not compared."""
+    """Add to the limit what the pipeline requires: importing Typer, and hashing every byte with SHA-256."""
     import typer  # noqa: F401
 
     stats_limit(lambda block: hashlib.sha256(block.data))
 
 
 def stats_tutorial() -> None:
-    """What many tutorials do: ToTensor over the dataset, one array of all images, np.mean and np.std."""
+    """Do what many tutorials do: ToTensor over the dataset, one array of all images, np.mean and np.std."""
     everything = np.stack([image.numpy() for image, _ in dataset("train")])
     print(everything.mean(axis=(0, 2, 3)), everything.std(axis=(0, 2, 3)))
 
@@ -116,11 +116,11 @@ def stats_torch() -> None:
     print(images.mean((0, 2, 3)), images.std((0, 2, 3), correction=0))
 
 
-# 60,000 images to float32 on disk.
+# Job `normalize`: 60,000 images to float32 on disk.
 
 
 def normalize_limit() -> None:
-    """Write, hash and sync as many bytes in as many files and threads, from one block in cache."""
+    """Write, hash and flush as many bytes in as many files and threads, from one block in cache."""
 
     def write(path: Path) -> None:
         block = np.arange(196_608, dtype=np.float32)
@@ -197,7 +197,7 @@ def normalize_ffcv() -> None:
 
 
 def normalize_huggingface() -> None:
-    # In a folder of its own, since it needs another huggingface_hub than MDS does.
+    # Installed in a separate folder, because it needs a different huggingface_hub than MDS does.
     sys.path.insert(0, os.environ["HUGGINGFACE_DIR"])
     from datasets import Array3D, Dataset, Features, Value
 
@@ -208,7 +208,7 @@ def normalize_huggingface() -> None:
             for image, label in zip(normalized(split), load("labels", split).tolist(), strict=True):
                 yield {"image": image, "label": label}
 
-        # The fingerprint is given, since hashing the generator fails under some versions of dill.
+        # With an explicit fingerprint, because hashing the generator fails with some versions of dill.
         Dataset.from_generator(
             rows, features=features, cache_dir=str(OUT_DIR / "cache"), fingerprint=split
         ).save_to_disk(str(OUT_DIR / split))

@@ -1,6 +1,7 @@
-"""One shuffled epoch of the train split in batches of 256 float32 tensors: samples/s of each way of reading.
+"""One shuffled epoch of the train split in batches of 256 float32 tensors: the samples/s of each reader.
 
-`python benchmarks/epoch.py ROUNDS NAME...`, where data/shards are, measures in one process, in turn, and prints JSON.
+`python benchmarks/epoch.py ROUNDS NAME...` measures the named readers in one process, taking turns, and prints JSON.
+Run it in the folder that contains data/shards.
 """
 
 import json
@@ -15,17 +16,17 @@ BATCH_SIZE = 256
 
 
 def first_batch_seconds() -> float:
-    """From `import torch` being done to the first batch, in a fresh process."""
+    """Measure the time from after `import torch` to the first batch, in a fresh process."""
     start = time.perf_counter()
-    from pipeline import ShardDataset
+    from shardset import ShardDataset
 
     next(iter(DataLoader(ShardDataset("data/shards"), BATCH_SIZE, shuffle=True)))
     return time.perf_counter() - start
 
 
 def index_select():
-    """The limit: one tensor of everything, in memory."""
-    from pipeline import ShardDataset
+    """Measure the limit: a single tensor in memory."""
+    from shardset import ShardDataset
 
     images, labels = next(iter(DataLoader(ShardDataset("data/shards"), 50_000)))
 
@@ -37,7 +38,7 @@ def index_select():
 
 
 def ours(*, preload):
-    from pipeline import ShardDataset
+    from shardset import ShardDataset
 
     loader = DataLoader(ShardDataset("data/shards", preload=preload), BATCH_SIZE, shuffle=True)
     return lambda: loader
@@ -137,7 +138,7 @@ def main() -> None:
                 if name not in contenders:
                     contenders[name] = CONTENDERS[name]()
                 rate = samples_per_second(contenders[name])
-            except Exception as error:  # noqa: BLE001 (whatever keeps an alternative from running is reported)
+            except Exception as error:  # noqa: BLE001 (any reason why an alternative doesn't run is reported)
                 results["failures"][name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
                 continue
             if number:

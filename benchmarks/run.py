@@ -1,7 +1,7 @@
-"""Measure each stage beside its limit and its alternatives: whole processes, in turn, and how cost grows with the data.
+"""Measure each stage against its limit and its alternatives, and how its cost grows with the size of the data.
 
-Writes RESULTS.md, results.json and scaling.svg beside this file. The data are those of data/raw where they are there,
-else generated ones of the size of CIFAR-10.
+Writes RESULTS.md, results.json and scaling.svg next to this file. It uses data/raw if that exists, and otherwise
+generated data of the size of CIFAR-10.
 """
 
 import importlib.metadata
@@ -17,10 +17,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline import synthetic
 from pipeline.cli import RAW_DIR, REPORT_DIR, SHARDS_DIR, STATS_PATH
-from pipeline.stages.download import write_raw
-from shardset.shards import hash_content
+from pipeline.shards.writer import compute_content_hash, write_raw_set
+from pipeline.sources import synthetic
+from pipeline.stages.download import CHANNELS
 
 HERE = Path(__file__).parent
 WORK_DIR = Path("build/bench").absolute()
@@ -36,7 +36,7 @@ JOBS = {
     ),
     "report": ("ours",),
 }
-# Those of one process, in turn; the others need packages that don't go together.
+# Each group runs in one process, taking turns. The groups need packages that can't be imported together.
 EPOCHS = (
     ("index_select", "ours, preload", "ours, memory-mapped", "ffcv", "torchvision"),
     ("huggingface",),
@@ -45,18 +45,20 @@ EPOCHS = (
 )
 SCALED_JOBS = ("stats", "normalize")
 TITLES = {
-    "stats": "Mean and std of the train split",
+    "stats": "mean and std of the train split",
     "normalize": "60,000 images to normalized float32 on disk",
-    "report": "Checks of every value, the search for duplicates, pictures",
+    "report": "verification of every value, search for duplicates, pictures",
 }
 INTRODUCTION = """\
-Of `make bench` on {dataset}: whole processes, in turn, {rounds} rounds after one that is not counted, page cache warm.
-Seconds are medians and depend on the machine; the ratios are what to look at. Own memory is anonymous, at its peak,
-over that of the bare interpreter with the stages' imports."""
+Results of `make bench` on {dataset}.
+
+Each run is a complete process. The contenders take turns for {rounds} rounds after one that is not counted, with a
+warm page cache. Seconds are medians. They depend on the machine, so compare the ratios. "Own memory" is the peak of
+anonymous memory, less that of a bare interpreter with the stages' imports."""
 BARE = {  # what the stages import
-    "stats": "import pipeline.cli, pipeline.stats",
-    "normalize": "import pipeline.cli, pipeline.normalize, pipeline.params",
-    "report": "import jinja2, pipeline.cli, pipeline.params, pipeline.pictures, pipeline.report",
+    "stats": "import pipeline.cli, pipeline.stages.stats",
+    "normalize": "import pipeline.cli, pipeline.params, pipeline.stages.normalize",
+    "report": "import jinja2, pipeline.cli, pipeline.params, pipeline.stages.report",
 }
 PACKAGES = (
     "numpy",
@@ -74,23 +76,23 @@ PACKAGES = (
 
 @dataclass
 class Contender:
-    """A command and what each of its runs took: seconds, and megabytes of its own."""
+    """A command, and the seconds and megabytes of its own that each run took."""
 
     name: str
     command: list[str]
     folder: Path
     out: Path = Path("out")
     seconds: list[float] = field(default_factory=list)
-    own_mb: list[float] = field(default_factory=list)  # anonymous: not the page cache's
+    own_mb: list[float] = field(default_factory=list)  # anonymous memory, so without the page cache
     failure: str | None = None
 
     def run(self, *, counted: bool = True) -> None:
         if self.failure:
             return
-        # What was written before is removed first, as DVC removes a stage's outs.
+        # Remove earlier output first, as DVC removes a stage's outs.
         out = self.folder / self.out
         out.unlink() if out.is_file() else shutil.rmtree(out, ignore_errors=True)
-        os.sync()  # no one waits for what another has left to the disk
+        os.sync()  # so that no contender waits for what another one left to be written
         start = time.perf_counter()
         with (
             tempfile.TemporaryFile("w+") as stderr,
@@ -135,7 +137,7 @@ def measure(contenders: list[Contender], rounds: int) -> None:
 
 
 def make_folder(name: str, raw_dir: Path | None, scale: int = 1) -> Path:
-    """Make a folder to run stages in, whose data/raw is `raw_dir`, or generated in so many times CIFAR-10's size."""
+    """Make a folder to run stages in. Its data/raw is a link to `raw_dir`, or generated, `scale` times CIFAR-10."""
     folder = WORK_DIR / name
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "data").mkdir(parents=True)
@@ -143,9 +145,9 @@ def make_folder(name: str, raw_dir: Path | None, scale: int = 1) -> Path:
     if raw_dir:
         (folder / RAW_DIR).symlink_to(raw_dir)
     else:
-        splits = synthetic.generate({split: count * scale for split, count in CIFAR_SAMPLES.items()})
-        content = hash_content([splits["train"], splits["test"]])
-        write_raw(folder / RAW_DIR, "synthetic", synthetic.CLASSES, content, splits)
+        images, labels, classes = synthetic.generate({split: count * scale for split, count in CIFAR_SAMPLES.items()})
+        content = compute_content_hash(images, labels)
+        write_raw_set(folder / RAW_DIR, "synthetic", classes, CHANNELS, images, labels, content)
     return folder
 
 
@@ -219,7 +221,7 @@ def render(
             "",
             f"## `{job}`: {TITLES[job]}",
             "",
-            "| | seconds | min to max | over ours | own memory, MB |",
+            "| contender | seconds | min to max | ratio to ours | own memory, MB |",
             "|---|--:|--:|--:|--:|",
         ]
         for it in contenders[:-1]:
@@ -230,25 +232,26 @@ def render(
                 own = max(0.0, statistics.median(it.own_mb) - base)
                 lines.append(f"| {it.name} | {it.median:.2f} | {spread} | {it.median / ours.median:.2f} | {own:,.0f} |")
     lines += ["", "## One shuffled epoch of the train split, float32 tensors in batches of 256", ""]
-    lines += ["| | samples/s | over the limit |", "|---|--:|--:|"]
+    lines += ["| reader | samples/s | ratio to the limit |", "|---|--:|--:|"]
+    first_batch = epochs["first_batch_seconds"]
     rates = {name: statistics.median(rates) for name, rates in epochs["samples_per_second"].items()}
     for name, rate in rates.items():
         lines.append(f"| {name} | {rate:,.0f} | {rate / rates['index_select']:.3f} |")
     lines += [f"| {name} | did not run: {failure} | |" for name, failure in epochs["failures"].items()]
     lines += [
         "",
-        "In turn, without workers, five of them in one process. The limit is `index_select` on a tensor in RAM. Once",
-        f"torch is imported, memory-mapped shards give the first batch in {epochs['first_batch_seconds']:.2f} s.",
+        "Without workers. The first five readers run in one process and take turns. The limit is `index_select` on a",
+        f"tensor in RAM. Once torch is imported, memory-mapped shards give the first batch in {first_batch:.2f} s.",
     ]
-    lines += ["", "## As the data grow", "", "Generated sets of 1, 2, 4 and 8 times the size of CIFAR-10.", ""]
-    lines += ["| | size | seconds | over 1x | own memory, MB |", "|---|--:|--:|--:|--:|"]
+    lines += ["", "## Growth with the data", "", "Generated data of 1, 2, 4 and 8 times the size of CIFAR-10.", ""]
+    lines += ["| stage | size | seconds | ratio to 1x | own memory, MB |", "|---|--:|--:|--:|--:|"]
     for job, contenders in scaled.items():
         base = statistics.median(compared[job][-1].own_mb)
         for it in contenders:
             own = max(0.0, statistics.median(it.own_mb) - base)
             ratio = it.median / contenders[0].median
             lines.append(f"| `{job}` | {it.name} | {it.median:.2f} | {ratio:.2f} | {own:,.0f} |")
-    return "\n".join([*lines, "", "![Seconds over size](scaling.svg)", ""])
+    return "\n".join([*lines, "", "![Seconds by size](scaling.svg)", ""])
 
 
 def _version(name: str) -> str:
@@ -269,7 +272,7 @@ def plot(scaled: dict[str, list[Contender]], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(6, 4))
     for job, contenders in scaled.items():
         axes.plot(SCALES, [it.median for it in contenders], marker="o", label=job)
-    axes.set(xlabel="size, in CIFAR-10s", ylabel="seconds, whole process", xlim=(0, None), ylim=(0, None))
+    axes.set(xlabel="size, in multiples of CIFAR-10", ylabel="seconds per process", xlim=(0, None), ylim=(0, None))
     axes.legend()
     figure.savefig(path, metadata={"Date": None})
 
