@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 PROSE := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md $(wildcard docs/*.md docs/*/*.md) examples/train/README.md
 
-.PHONY: help repro demo test test-fast soak check ci from-nothing bench clean
+.PHONY: help repro demo test test-fast soak check ci from-scratch bench clean
 
 help:  ## List these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -25,7 +25,7 @@ demo: .venv/installed  ## Run the pipeline on generated data in build/demo, with
 test: .venv/installed-test  ## Run all tests, without network access
 	.venv/bin/pytest
 
-test-fast: .venv/installed-test  ## Run the tests that are neither slow nor need a browser
+test-fast: .venv/installed-test  ## Run the fast tests that need no browser
 	.venv/bin/pytest -m "not slow and not browser"
 
 soak: .venv/installed-test  ## Inject thousands of faults, generated from SEED, and print the outcomes
@@ -43,16 +43,16 @@ check: .venv/installed-check  ## Check formatting, lint, types, spelling and pro
 ci:  ## Run everything that a change has to pass
 	$(MAKE) --no-print-directory check
 	before=$$(git status --porcelain) && $(MAKE) --no-print-directory demo && test "$$before" = "$$(git status --porcelain)"
-	$(MAKE) --no-print-directory from-nothing
+	$(MAKE) --no-print-directory from-scratch
 	$(MAKE) --no-print-directory test
 
 # Tests the last commit, not the working tree: it runs in a fresh clone.
-from-nothing: .venv/installed  ## Check that a run from nothing reproduces the lock, statistics and report in git
-	@if test -z "$$PIPELINE_SOURCE"; then echo "from-nothing: skipped, because PIPELINE_SOURCE is not set"; exit 0; fi; \
+from-scratch: .venv/installed  ## Check that a run from scratch reproduces the lock, statistics and report in git
+	@if test -z "$$PIPELINE_SOURCE"; then echo "from-scratch: skipped, because PIPELINE_SOURCE is not set"; exit 0; fi; \
 	set -ex; \
-	rm -rf build/from-nothing; \
-	git clone --quiet . build/from-nothing; \
-	cd build/from-nothing; \
+	rm -rf build/from-scratch; \
+	git clone --quiet . build/from-scratch; \
+	cd build/from-scratch; \
 	rm -r dvc.lock data; \
 	dvc repro; \
 	git status --short; \
@@ -61,11 +61,11 @@ from-nothing: .venv/installed  ## Check that a run from nothing reproduces the l
 	echo "$$second_run"; \
 	case "$$second_run" in *"Running stage"*) echo "The second run ran a stage again" >&2; exit 1;; esac; \
 	cd ../..; \
-	rm -rf build/from-nothing
+	rm -rf build/from-scratch
 
 # FFCV is built from source and needs OpenCV and libturbojpeg. datasets needs a different huggingface_hub than MDS does,
 # so it is installed separately. Both are optional: the results say which one is missing.
-bench: .venv/installed-bench  ## Measure the stages against their limits and against alternatives
+bench: .venv/installed-bench  ## Measure the stages against their lower bounds and against alternatives
 	-.venv/bin/python -m pip install --quiet --constraint constraints.txt "ffcv>=1.0"
 	-.venv/bin/python -m pip install --quiet --no-deps --target build/bench/huggingface --upgrade \
 	  "datasets>=5" "huggingface_hub>=1" anyio "dill<0.4" h11 httpcore httpcore2 httpx httpx2 multiprocess pandas pyarrow \

@@ -1,6 +1,6 @@
 """Read image datasets stored as hashed .npy shards: the format, its reader, and a torch dataset.
 
-`open_shards` and `verify_shards` need numpy alone; `ShardDataset` needs torch, which is imported on first use.
+`open_shards` and `verify_shards` need only numpy and msgspec; `ShardDataset` needs torch, imported on first use.
 """
 
 from importlib import import_module

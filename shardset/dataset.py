@@ -21,7 +21,7 @@ from shardset.shards import Array, open_shards
 Verify = Literal["size", "hash"]
 
 
-class ShardDataset(Dataset):  # type: ignore[misc]  # torch's types are not read
+class ShardDataset(Dataset):  # type: ignore[misc]  # mypy doesn't follow torch's imports
     """A split as (image, label) pairs: a normalized float32 tensor (C, H, W) and the class index, an int.
 
     From float32 and uint8 shards, sample i equals that of torchvision's dataset with `ToTensor()` and
@@ -79,7 +79,7 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # torch's types are not read
         else:
             images = [shards.images(shard) for shard in shards.shards(self.split)]
         self._rows, self._row_of_sample = _as_rows(images)
-        shards.check_unchanged()  # also since the dataset was pickled
+        shards.check_unchanged()  # also detects a set that was replaced between pickling and unpickling
 
     @property
     def manifest(self) -> Manifest:
@@ -124,7 +124,7 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # torch's types are not read
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[tuple[Any, Any]]:
         """Read a batch at once. DataLoader calls this where a dataset has it."""
-        if type(self).__getitem__ is not ShardDataset.__getitem__:  # a subclass changes samples one by one
+        if type(self).__getitem__ is not ShardDataset.__getitem__:  # a subclass overrides __getitem__
             return [self[index] for index in indices]
         return self._read_samples(indices)
 

@@ -64,7 +64,7 @@ class Normalization(Model, frozen=True):
 
 
 class Manifest(Model, frozen=True):
-    """The contents of manifest.json, but for its hash of itself.
+    """The contents of manifest.json, except `manifest_sha256`.
 
     With dtype uint8 the images are the pixels themselves, and applying `normalization`, if any, is up to the reader.
     """

@@ -25,7 +25,7 @@ Array = NDArray[Any]
 Labels = NDArray[np.int64]
 
 # 128 CIFAR-10 images: 2 MB as uint8 and float32 together. That mostly stays in cache, and is long enough that threads
-# don't spend their time handing over the GIL. Half or twice as many take 5 to 20 % longer.
+# don't spend their time handing over the GIL. Half or twice as many take 5 to 20% longer.
 BLOCK_VALUES = 393_216
 
 # Left by file managers in folders that someone opened.

@@ -14,8 +14,8 @@ class Statistics(Model, frozen=True):
     """The contents of stats.json: figures of one split by channel name, for pixels scaled to [0, 1].
 
     `std` is the population standard deviation over all pixels, which gives unit variance when divided by;
-    `std_per_image` is the mean over images of each image's own standard deviation. (The 0.2023 of many tutorials is
-    the latter for red, with n - 1 in place of n.)
+    `std_per_image` is the mean over images of each image's own standard deviation. (The 0.2023 in many tutorials is
+    the latter for red, computed with n - 1 instead of n.)
     """
 
     dataset: str

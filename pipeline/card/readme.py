@@ -31,9 +31,9 @@ dataset_info:
 
 # {name}, normalized
 
-{description}Images of {shape}, channel first ({channels}), as {dtype} .npy files, with labels as int64 ones.
-{how}
-mean {mean} and std {std} by channel (scheme `{scheme}`).
+{description}Images are {dtype} `.npy` arrays of shape (N, {dimensions}), channels first ({channels}). Labels are int64
+`.npy` arrays. {how}
+mean {mean} and std {std} per channel (scheme `{scheme}`).
 
 ```python
 import json
@@ -70,13 +70,14 @@ def render_readme(manifest: Manifest, normalization: Normalization) -> str:
         description=f"{origin.description}\n" if origin else "",
         dtype=manifest.dtype,
         shape=list(manifest.image_shape),
+        dimensions=", ".join(map(str, manifest.image_shape)),
         channels=", ".join(manifest.channels),
         names="\n".join(f"          '{index}': {json.dumps(name)}" for index, name in enumerate(manifest.classes)),
         splits="\n".join(
             f"  - name: {split}\n    num_bytes: {of.num_bytes}\n    num_examples: {of.samples}" for split, of in splits
         ),
         num_bytes=manifest.num_bytes,
-        how="They are pixels v; normalize them on reading, (v / 255 - mean) / std, with"
+        how="The images are raw pixels. To normalize a pixel v, compute (v / 255 - mean) / std with"
         if manifest.dtype == "uint8"
         else "Each value is (v / 255 - mean) / std of a pixel v, with",
         mean=list(normalization.mean),

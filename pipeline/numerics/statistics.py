@@ -1,4 +1,4 @@
-"""The channel statistics of a split. Each figure is rounded once, to float64."""
+"""The channel statistics of a split, from exact sums."""
 
 from collections.abc import Sequence
 

@@ -41,7 +41,7 @@ class ChannelSums:
 
     @property
     def std_per_image(self) -> float:
-        """The mean over images of each image's own std: correctly rounded roots, added exactly."""
+        """The mean over images of each image's own std: correctly rounded roots, added with `math.fsum`."""
         # Images have num_pixels / len(roots) pixels each, so the number of images cancels out of the mean.
         return fsum(self.roots) / (self.num_pixels * PIXEL_MAX)
 

@@ -83,7 +83,7 @@ def make_tables(
 
 
 def render_csv(rows: Rows) -> str:
-    """Render CSV with LF line ends."""
+    """Render CSV with LF line endings."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

@@ -14,7 +14,7 @@ from shardset.models import render_json
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text with LF line ends. A reader sees the old file or the new one, never a part.
+    """Write UTF-8 text with LF line endings. A reader sees the old file or the new one, never a part.
 
     Raises OSError that names the file.
     """
@@ -34,7 +34,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_synced(path: Path, text: str) -> None:
-    """Write UTF-8 text with LF line ends into a folder that no one else reads yet."""
+    """Write UTF-8 text with LF line endings into a folder that no one else reads yet."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
         file.flush()

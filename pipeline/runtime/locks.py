@@ -50,7 +50,7 @@ def exclusive_lock(path: Path, *, wait: bool) -> Iterator[None]:
                 yield
             finally:
                 if sys.platform == "win32":
-                    lock.close()  # Windows removes no open file
+                    lock.close()  # Windows can't delete open files
                 # Windows also refuses while another process has it open; `git clean` may have removed it.
                 with suppress(PermissionError, FileNotFoundError):
                     lock_path.unlink()

@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 
 def map_tasks(function: Callable[[T], R], items: Iterable[T], scheduler: str | None = None) -> list[R]:
-    """Apply `function` to each item and return the results in the items' order. The first error ends it.
+    """Apply `function` to each item and return the results in the items' order. Stops at the first error.
 
     `scheduler` is the address of a Dask scheduler, "tcp://host:port", whose workers see the same files under the same
     paths. Without one, tasks run on threads of this process: numpy and hashlib release the GIL on blocks of the size
@@ -34,7 +34,7 @@ def map_tasks(function: Callable[[T], R], items: Iterable[T], scheduler: str | N
 
 
 def _map_on_threads(function: Callable[[T], R], items: list[T], num_threads: int) -> list[R]:
-    # Each thread pulls its next item, so that there are few submits. Signals are deferred during these, because an
+    # Each thread pulls its next item, to keep the number of submits low. Signals are deferred during these, because an
     # exception raised by a handler in the middle of a submit could leave a lock of the pool held indefinitely.
     pending = iter(enumerate(items))
     results: dict[int, R] = {}

@@ -94,7 +94,7 @@ def write_raw_set(
     labels: Mapping[Split, Labels],
     content_sha256: str,
 ) -> Manifest:
-    """Replace `raw_dir` by a set of raw pixels: images, (N, C, H, W) uint8, and labels, (N,) int64, of each split."""
+    """Replace `raw_dir` with a set of raw pixels: images, (N, C, H, W) uint8, and labels, (N,) int64, of each split."""
     image_shape = images["train"].shape[1:]
     with replace_dir(raw_dir) as new_dir:
         manifest = Manifest(

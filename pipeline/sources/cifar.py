@@ -18,7 +18,7 @@ from shardset.manifest import Split
 from shardset.shards import Array, Labels
 
 IMAGE_SHAPE = (3, 32, 32)
-# Everything that a pickled batch may name. The first two are where numpy kept its functions when CIFAR was published.
+# All names that a pickled batch may reference. The first is where numpy kept the function when CIFAR was published.
 PICKLED_NAMES: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("numpy", "ndarray"): np.ndarray,
@@ -27,7 +27,7 @@ PICKLED_NAMES: dict[tuple[str, str], Any] = {
 
 
 def read_folder(folder: Path, files: Batches) -> dict[str, bytes]:
-    """Read the dataset's files from a folder that holds them, or holds the folder that does. Raises InputError."""
+    """Read the dataset's files from `folder`, or from its subfolder named `files.folder`. Raises InputError."""
     if folder.name != files.folder:
         folder /= files.folder
     contents = {}
@@ -69,7 +69,7 @@ def decode(
     for split, names in files.batches.items():
         batches = [_unpickle(contents[name]) for name in names]
         images[split] = np.concatenate([batch["data"].reshape(-1, *IMAGE_SHAPE) for batch in batches])
-        labels[split] = np.concatenate([np.array(batch["labels"], np.int64) for batch in batches])
+        labels[split] = np.concatenate([np.array(batch[files.labels_key], np.int64) for batch in batches])
     return images, labels, tuple(_unpickle(contents[files.meta[0]])[files.classes_key])
 
 

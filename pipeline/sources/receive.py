@@ -61,7 +61,7 @@ def receive(url: str, headers: dict[str, str], timeouts: Timeouts) -> Iterator[R
                 target = session.get_redirect_target(response)
                 if target is None:
                     yield response, b""
-                    # Undecoded, because some servers declare an archive's own compression as a transfer encoding.
+                    # Not decompressed, because some servers report the archive's own gzip as its Content-Encoding.
                     while chunk := response.raw.read1(CHUNK_BYTES, decode_content=False):
                         yield response, chunk
                     return

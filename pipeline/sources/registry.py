@@ -14,13 +14,14 @@ class Batches:
     """The files of a dataset in CIFAR's format, by name with their MD5, and the folder that holds them.
 
     `batches` are the pickled images and labels of each split, in order. `meta` holds the class names under
-    `classes_key`.
+    `classes_key`, and each batch its labels under `labels_key`.
     """
 
     folder: str
     batches: Mapping[Split, Mapping[str, str]]
     meta: tuple[str, str]
     classes_key: str
+    labels_key: str
 
     @property
     def md5_by_name(self) -> dict[str, str]:
@@ -78,6 +79,7 @@ DATASETS = {
                 },
                 meta=("batches.meta", "5ff9c542aee3614f3951f8cda6e48888"),
                 classes_key="label_names",
+                labels_key="labels",
             ),
         ),
     ),

@@ -15,11 +15,11 @@ CHANNELS = ("red", "green", "blue")
 WAYS_OUT = """What you can do:
   another mirror   PIPELINE_SOURCE=https://host/{file_name} dvc repro
   a local file     PIPELINE_SOURCE=/path/to/{file_name} dvc repro, or a folder with the unpacked files
-  no data at all   make demo, which generates a dataset"""
+  no download      make demo, which generates a dataset"""
 
 
 def download_dataset(name: str, raw_dir: Path, archives_dir: Path, source: str | None, progress: Progress) -> Manifest:
-    """Replace `raw_dir` by a dataset as a shard set of raw pixels; `source` as in `read_dataset`.
+    """Replace `raw_dir` with a dataset as a shard set of raw pixels; `source` as in `read_dataset`.
 
     Raises InputError for an unusable source, FetchError, and CorruptDataError if the decoded data are not the
     dataset's.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def normalize_shards(
     raw_dir: Path, stats_path: Path, shards_dir: Path, params: "NormalizeParams", scheduler: str | None = None
 ) -> Manifest:
-    """Replace `shards_dir` by a normalized shard set; `scheduler` as in `map_tasks`.
+    """Replace `shards_dir` with a normalized shard set; `scheduler` as in `map_tasks`.
 
     Raises InputError if the params or the statistics don't fit the data, and CorruptDataError if data/raw is damaged.
     """

@@ -1,4 +1,4 @@
-"""Stage `report`: what the data are and what normalizing did, read back from the shards on disk."""
+"""Stage `report`: what the data is and what normalizing did, read back from the shards on disk."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from pipeline.stages.raw import open_raw
 from pipeline.stages.remedies import corrupt_data_hint, repair_hint
 from shardset.shards import open_shards
 
-REMAKE_HINT = "To make the shards again from data/raw, run `dvc repro --force stats normalize`."
+REMAKE_HINT = "To rebuild the shards from data/raw, run `dvc repro --force --single-item stats normalize`."
 
 
 def write_report(raw_dir: Path, shards_dir: Path, report_dir: Path, decimals: int) -> None:

@@ -53,6 +53,7 @@ class TinyCifar:
                 },
                 meta=("batches.meta", md5["batches.meta"]),
                 classes_key="label_names",
+                labels_key="labels",
             ),
         )
         return Dataset(content_sha256=self.content_sha256, archive=archive)
