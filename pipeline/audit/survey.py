@@ -171,7 +171,9 @@ def _finish(raw: ShardSet, split: Split, labels: Labels, table: Array, part: _Pa
     manifest = raw.manifest
     num_values = math.prod(manifest.image_shape)
     brightness = part.sums / (num_values * PIXEL_MAX)
-    contrast = np.sqrt(num_values * part.squares - part.sums * part.sums) / (num_values * PIXEL_MAX)
+    # In Python's integers: those of 64 bits overflow for images of more than 2.3e7 values.
+    radicands = num_values * part.squares.astype(object) - part.sums.astype(object) ** 2
+    contrast = np.sqrt(radicands.astype(np.float64)) / (num_values * PIXEL_MAX)
     class_counts = np.bincount(labels, minlength=len(manifest.classes)).tolist()
     figures = SplitFigures(
         samples=len(labels),

@@ -1,4 +1,3 @@
-import importlib
 import multiprocessing
 import pickle
 import shutil
@@ -20,50 +19,81 @@ from torch.utils.data import (
 from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
-from pipeline import ShardDataset, load_stats, open_shards
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.stats import write_stats
+from shardset import ShardDataset, load_stats, open_shards
 from shardset.errors import CorruptDataError, InputError
-from tests.helpers.cifar_format import CLASSES
 from tests.helpers.shard_sets import make_params
 
 MAPS = Path("/proc/self/maps")
+CARD_FILES = ("README.md", "croissant.json")
 
 
 @pytest.fixture(scope="module")
-def root(tiny_raw, tmp_path_factory):
-    """Shard sets of the tiny dataset, in shards of 30 samples, one folder a dtype."""
-    root = tmp_path_factory.mktemp("reader")
-    write_stats(tiny_raw, root / "stats.json")
+def normalized_dir(tiny_raw, tmp_path_factory):
+    """A folder with shard sets of the tiny dataset, in shards of 30 samples, one for each dtype, and stats.json."""
+    path = tmp_path_factory.mktemp("normalized")
+    write_stats(tiny_raw, path / "stats.json")
     for dtype in ("float32", "float16", "uint8"):
-        params = make_params(dtype=dtype, samples_per_shard=30)
-        normalize_shards(tiny_raw, root / "stats.json", root / dtype, params)
-    return root
+        normalize_shards(tiny_raw, path / "stats.json", path / dtype, make_params(dtype=dtype, samples_per_shard=30))
+    return path
+
+
+@pytest.fixture
+def float32_copy(normalized_dir, tmp_path):
+    """A copy of the float32 set, to be damaged by one test."""
+    return shutil.copytree(normalized_dir / "float32", tmp_path / "set")
 
 
 @pytest.fixture(scope="module")
-def torchvision_dataset(tiny, root, tmp_path_factory):
-    """torchvision's own dataset of the same files, with the transforms that the shards stand for."""
-    path = tmp_path_factory.mktemp("torchvision")
-    tiny.install_reader(path)
-    source = tiny.write_files(path / "source")
-    normalize = transforms.Compose([transforms.ToTensor(), transforms.Normalize(*load_stats(root / "stats.json"))])
+def torchvision_dataset(tiny, normalized_dir, tmp_path_factory):
+    """torchvision's own dataset of the same files, by default with the transforms that the shards stand for."""
+    source = tiny.write_files(tmp_path_factory.mktemp("torchvision") / "source")
+    files = tiny.facts().archive.files
+    lists = {f"{split}_list": [[*item] for item in batches.items()] for split, batches in files.batches.items()}
+    meta = {"filename": files.meta[0], "md5": files.meta[1], "key": files.classes_key}
+    reader = type("Tiny", (CIFAR10,), {"base_folder": files.folder, "meta": meta, **lists})
+    stats = load_stats(normalized_dir / "stats.json")
+    normalize = transforms.Compose([transforms.ToTensor(), transforms.Normalize(*stats)])
 
-    def dataset(split, transform=normalize, **kwargs):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.syspath_prepend(path)
-            lists = importlib.import_module("tiny_reader").Tiny
-        return type("Tiny", (lists, CIFAR10), {})(source, train=split == "train", transform=transform, **kwargs)
+    def make_dataset(split, transform=normalize, **kwargs):
+        return reader(source, train=split == "train", transform=transform, **kwargs)
 
-    return dataset
+    return make_dataset
+
+
+def flip_bit(path):
+    """Flip the lowest bit of the last value of 8 bytes, which turns a label into another valid one."""
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1
+    path.write_bytes(content)
+
+
+def assert_same_samples(samples, expected):
+    assert len(samples) == len(expected)
+    for (image, label), (expected_image, expected_label) in zip(samples, expected, strict=True):
+        assert torch.equal(image, expected_image)
+        assert label == expected_label
+
+
+def load_samples(dataset, **kwargs):
+    """Read a dataset in batches of 7, as single samples."""
+    return [
+        (image, int(label))
+        for images, labels in DataLoader(dataset, 7, **kwargs)
+        for image, label in zip(images, labels, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("preload", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_samples_are_those_of_torchvision_one_by_one_and_in_batches(split, dtype, preload, root, torchvision_dataset):
+def test_samples_equal_those_of_torchvision(split, dtype, preload, normalized_dir, torchvision_dataset):
     theirs = torchvision_dataset(split)
-    with warnings.catch_warnings(action="error"), ShardDataset(root / dtype, split, preload=preload) as ours:
+    with (
+        warnings.catch_warnings(action="error"),
+        ShardDataset(normalized_dir / dtype, split, preload=preload) as ours,
+    ):
         assert len(ours) == len(theirs)
         loaded = next(iter(DataLoader(ours, batch_size=len(ours))))
         for index, (image, label) in enumerate(theirs):
@@ -75,181 +105,186 @@ def test_samples_are_those_of_torchvision_one_by_one_and_in_batches(split, dtype
         assert (ours.classes, ours.class_to_idx, ours.targets) == (theirs.classes, theirs.class_to_idx, theirs.targets)
 
 
-def test_float16_samples_are_the_float32_ones_rounded(root):
-    rounded, exact = (next(iter(DataLoader(ShardDataset(root / dtype), 100)))[0] for dtype in ("float16", "float32"))
-    assert torch.equal(rounded, exact.half().float())
-
-
-def test_indices_are_those_of_a_list(root):
-    dataset = ShardDataset(root / "float32")
-    for index in (-1, -100, np.int64(-1), torch.tensor(99)):
-        assert torch.equal(dataset[index][0], dataset[int(index) % 100][0])
-    assert len(list(dataset)) == 100
-    for index in (100, -101, 2**63, 2**64 - 1):
-        with pytest.raises(IndexError, match=f"index {index} is out of range for 100 samples"):
-            dataset[index]
-    with pytest.raises(TypeError):
-        dataset[0.5]
-
-
-@pytest.mark.parametrize("preload", [False, True])
-def test_a_shuffled_epoch_gives_every_sample_once_in_fresh_memory(preload, root):
-    dataset = ShardDataset(root / "float32", preload=preload)
-    expected = sorted(image.numpy().tobytes() for image, _ in dataset)
-    batches = list(DataLoader(dataset, batch_size=32, shuffle=True))
-    assert [len(labels) for _, labels in batches] == [32, 32, 32, 4]
-    assert sorted(image.numpy().tobytes() for images, _ in batches for image in images) == expected
-    batches[0][0].zero_()  # writable, and not the file
-    assert sorted(image.numpy().tobytes() for image, _ in dataset) == expected
-
-
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_transforms_are_called_as_by_torchvision(split, root, torchvision_dataset):
+def test_transforms_are_called_as_by_torchvision(split, normalized_dir, torchvision_dataset):
     flip = transforms.functional.hflip
+    stats = load_stats(normalized_dir / "stats.json")
     theirs = torchvision_dataset(
         split,
-        transforms.Compose([transforms.ToTensor(), transforms.Normalize(*load_stats(root / "stats.json")), flip]),
+        transforms.Compose([transforms.ToTensor(), transforms.Normalize(*stats), flip]),
         target_transform=str,
     )
-    ours = ShardDataset(root / "float32", split, transform=flip, target_transform=str)
-    for (image, label), (expected, expected_label) in zip(ours, theirs, strict=True):
-        assert torch.equal(image, expected)
-        assert label == expected_label
+    ours = ShardDataset(normalized_dir / "float32", split, transform=flip, target_transform=str)
+    assert_same_samples(ours, theirs)
     images, labels = next(iter(DataLoader(ours, batch_size=10)))
     assert images.shape == (10, 3, 32, 32)
     assert labels == tuple(theirs[i][1] for i in range(10))
 
 
-def test_inside_the_datasets_and_samplers_of_torch(root):
-    train, test = ShardDataset(root / "float32"), ShardDataset(root / "float32", "test")
-    alone = list(train)
-
-    def read(dataset, **kwargs):
-        return [
-            (image, int(label))
-            for images, labels in DataLoader(dataset, 7, **kwargs)
-            for image, label in zip(images, labels, strict=True)
-        ]
-
-    def same(samples, expected):
-        assert len(samples) == len(expected)
-        for (image, label), (expected_image, expected_label) in zip(samples, expected, strict=True):
-            assert torch.equal(image, expected_image)
-            assert label == expected_label
-
-    same(read(Subset(train, [5, 99, 31, 5])), [alone[i] for i in (5, 99, 31, 5)])
-    same(read(Subset(Subset(train, range(10, 90)), torch.tensor([3, 4]))), [alone[13], alone[14]])
-    same(read(ConcatDataset([train, test])), alone + list(test))
-    first, second = random_split(train, [0.7, 0.3], torch.Generator().manual_seed(0))
-    same(read(first), [alone[i] for i in first.indices])
-    same(read(second), [alone[i] for i in second.indices])
-    stacked = next(iter(DataLoader(StackDataset(train, TensorDataset(torch.arange(100))), 100)))
-    assert torch.equal(stacked[0][0], torch.stack([image for image, _ in alone]))
-    halves = [DistributedSampler(train, num_replicas=2, rank=rank, seed=3) for rank in (0, 1)]
-    order = [list(sampler) for sampler in halves]
-    assert sorted(order[0] + order[1]) == list(range(100))
-    for sampler, indices in zip(halves, order, strict=True):
-        same(read(train, sampler=sampler), [alone[i] for i in indices])
-    named = DataLoader(
-        train, batch_size=4, collate_fn=lambda samples: {"x": [s[0] for s in samples], "n": len(samples)}
+def test_float16_samples_are_float32_ones_rounded(normalized_dir):
+    rounded, exact = (
+        next(iter(DataLoader(ShardDataset(normalized_dir / dtype), 100)))[0] for dtype in ("float16", "float32")
     )
-    assert next(iter(named))["n"] == 4
+    assert torch.equal(rounded, exact.half().float())
 
 
-@pytest.mark.parametrize("start", multiprocessing.get_all_start_methods())
-@pytest.mark.parametrize("dtype", ["float32", "uint8"])
-def test_workers_give_the_same_batches_however_they_are_started(start, dtype, root):
-    dataset = ShardDataset(root / dtype)
-    expected = list(DataLoader(dataset, batch_size=16))
-    loaded = list(DataLoader(dataset, batch_size=16, num_workers=2, multiprocessing_context=start))
-    assert len(loaded) == len(expected)
-    for (images, labels), (expected_images, expected_labels) in zip(loaded, expected, strict=True):
-        assert torch.equal(images, expected_images)
-        assert torch.equal(labels, expected_labels)
-
-
-@pytest.mark.parametrize("preload", [False, True])
-def test_a_pickled_dataset_is_its_path_and_not_its_samples(preload, root, monkeypatch):
-    dataset = ShardDataset(root / "float32", "test", target_transform=str, preload=preload)
-    pickled = pickle.dumps(dataset)
-    assert len(pickled) < 4000  # the path, the settings and the manifest
-    monkeypatch.chdir("/")
-    again = pickle.loads(pickled)
-    assert (len(again), again[3][1]) == (20, dataset[3][1])
-    assert torch.equal(again[3][0], dataset[3][0])
-
-
-def test_mean_and_std_are_those_that_were_used_and_denormalize_undoes_them(tiny, root):
-    for dtype in ("float32", "uint8"):
-        dataset = ShardDataset(root / dtype)
-        assert (dataset.mean, dataset.std) == load_stats(root / "stats.json")
-        images = next(iter(DataLoader(dataset, batch_size=100)))[0]
-        assert np.array_equal((dataset.denormalize(images) * 255).round().to(torch.uint8).numpy(), tiny.train[0])
-        assert torch.equal(dataset.denormalize(images[3]), dataset.denormalize(images)[3])
-
-
-def test_shards_that_were_not_normalized_give_pixels_in_0_to_1(tiny, tiny_raw):
+def test_raw_samples_are_pixels_scaled_to_unit_range(tiny, tiny_raw):
     dataset = ShardDataset(tiny_raw)
     assert torch.equal(dataset[7][0], torch.from_numpy(tiny.train[0][7]) / 255)
     assert torch.equal(dataset.denormalize(dataset[7][0]), dataset[7][0])
 
 
-def test_what_is_closed_can_be_replaced_and_not_be_read(root, tmp_path):
-    shutil.copytree(root / "float32", tmp_path / "set")
-    for preload in (False, True):
-        with ShardDataset(tmp_path / "set", preload=preload) as dataset:
-            image = dataset[0][0].clone()
-            batch = next(iter(DataLoader(dataset, batch_size=2)))[0]
-        with pytest.raises(IndexError):
-            dataset[0]
-        assert torch.equal(batch[0], image)
-        if MAPS.exists():
-            assert str(tmp_path) not in MAPS.read_text()
+def test_mean_and_std_are_those_of_stats_json(normalized_dir):
+    for dtype in ("float32", "uint8"):
+        dataset = ShardDataset(normalized_dir / dtype)
+        assert (dataset.mean, dataset.std) == load_stats(normalized_dir / "stats.json")
 
 
-@pytest.mark.parametrize("verify", ["size", "hash"])
-@pytest.mark.parametrize("fault", ["missing", "short", "header"])
-@pytest.mark.parametrize("kind", ["images", "labels"])
-def test_a_bad_shard_is_named_at_once(kind, fault, verify, root, tmp_path):
-    path = shutil.copytree(root / "float32", tmp_path / "set") / f"train/{kind}-00001-of-00004.npy"
-    content = path.read_bytes()
-    path.unlink()
-    if fault != "missing":
-        path.write_bytes(content[:-1] if fault == "short" else content.replace(b"'descr': '<", b"'descr': '>"))
-    with pytest.raises(CorruptDataError, match=f"train/{kind}-00001-of-00004.npy: "):
-        ShardDataset(tmp_path / "set", verify=verify)
-    assert len(ShardDataset(tmp_path / "set", "test", verify=verify)) == 20
+def test_denormalize_gives_the_pixels_back(tiny, normalized_dir):
+    for dtype in ("float32", "uint8"):
+        dataset = ShardDataset(normalized_dir / dtype)
+        images = next(iter(DataLoader(dataset, batch_size=100)))[0]
+        assert np.array_equal((dataset.denormalize(images) * 255).round().to(torch.uint8).numpy(), tiny.train[0])
+        assert torch.equal(dataset.denormalize(images[3]), dataset.denormalize(images)[3])
 
 
-def test_a_flipped_bit_is_found_by_hash_and_a_short_shard_always(root, tmp_path):
-    path = shutil.copytree(root / "float32", tmp_path / "set") / "train/images-00001-of-00004.npy"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    assert len(ShardDataset(tmp_path / "set")) == 100
-    with pytest.raises(CorruptDataError, match="train/images-00001-of-00004.npy: expected SHA-256"):
-        ShardDataset(tmp_path / "set", verify="hash")
-    path.write_bytes(content[:-1])
-    for verify in ("size", None):
-        with pytest.raises(CorruptDataError, match="images-00001-of-00004.npy: expected 368,768 bytes, got 368,767"):
-            ShardDataset(tmp_path / "set", verify=verify)
+@pytest.mark.parametrize("preload", [False, True])
+def test_each_split_of_a_set_is_read_in_order(preload, split_set, split_images):
+    for split in split_set.manifest.splits:
+        dataset = ShardDataset(split_set.dir, split, preload=preload, verify="hash")
+        images, labels = next(iter(DataLoader(dataset, batch_size=100)))
+        assert torch.equal(images, torch.from_numpy(split_images[split]) / 255)
+        assert labels.tolist() == dataset.targets == [index % 2 for index in range(len(split_images[split]))]
 
 
-def test_what_does_not_exist_is_named(root, tmp_path):
-    with pytest.raises(InputError, match="split: should be one of 'train', 'test', got 'valid'"):
-        ShardDataset(root / "float32", "valid")
+def test_absent_split_is_refused(split_set):
+    splits = split_set.manifest.splits
+    for absent in {"val", "test", "valid"} - set(splits):
+        allowed = ", ".join(map(repr, splits))
+        with pytest.raises(InputError, match=f"^split: should be one of {allowed}, got '{absent}'$"):
+            ShardDataset(split_set.dir, absent)
+
+
+def test_unknown_verify_is_refused(normalized_dir):
     with pytest.raises(InputError, match="verify: should be one of 'size', 'hash', None, got 'md5'"):
-        ShardDataset(root / "float32", verify="md5")
-    with pytest.raises(CorruptDataError, match="manifest.json: missing"):
+        ShardDataset(normalized_dir / "float32", verify="md5")
+
+
+def test_folder_without_a_manifest_is_refused(tmp_path):
+    with pytest.raises(CorruptDataError, match="manifest.json: missing, so .* is not a complete shard set"):
         ShardDataset(tmp_path)
 
 
-def test_without_torch_there_are_numpy_arrays_and_the_manifest(root, tiny):
-    shards = open_shards(str(root / "uint8"))
-    images = np.concatenate([shards.images(shard) for shard in shards.shards("train")])
-    assert np.array_equal(images, tiny.train[0])
-    assert np.array_equal(shards.labels("train"), tiny.train[1])
-    assert shards.manifest.classes == CLASSES
+def test_repr_names_dataset_split_and_shape(normalized_dir, split_set):
+    assert repr(ShardDataset(normalized_dir / "float16", "test")) == (
+        "<ShardDataset tiny test: 20 samples, (3, 32, 32) float16>"
+    )
+    for split, size in (("train", 25), ("val", 12), ("test", 7)):
+        if split in split_set.manifest.splits:
+            expected = f"<ShardDataset made {split}: {size} samples, (3, 32, 32) uint8>"
+            assert repr(ShardDataset(split_set.dir, split)) == expected
+
+
+def test_manifest_is_that_of_the_set(normalized_dir):
+    manifest = ShardDataset(normalized_dir / "float32", "test").manifest
+    assert manifest == open_shards(normalized_dir / "float32").manifest
+    assert manifest.splits["train"].samples == 100
+    assert manifest.normalization.scheme == "dataset"
+
+
+def test_index_counts_as_in_a_list(normalized_dir):
+    dataset = ShardDataset(normalized_dir / "float32")
+    for index in (-1, -100, np.int64(-1), torch.tensor(99)):
+        assert torch.equal(dataset[index][0], dataset[int(index) % 100][0])
+    assert len(list(dataset)) == 100
+
+
+@pytest.mark.parametrize("index", [100, -101, 2**63, 2**64 - 1])
+def test_index_out_of_range_raises_index_error(index, normalized_dir):
+    with pytest.raises(IndexError, match=f"index {index} is out of range for 100 samples"):
+        ShardDataset(normalized_dir / "float32")[index]
+
+
+def test_index_that_is_not_an_integer_is_refused(normalized_dir):
+    dataset = ShardDataset(normalized_dir / "float32", "test")
+    with pytest.raises(TypeError):
+        dataset[0.5]
+    with pytest.raises(TypeError, match="indices should be integers, got float64"):
+        dataset.__getitems__([1.7])
+
+
+@pytest.mark.parametrize("preload", [False, True])
+def test_shuffled_epoch_has_every_sample_once(preload, normalized_dir):
+    dataset = ShardDataset(normalized_dir / "float32", preload=preload)
+    expected = sorted(image.numpy().tobytes() for image, _ in dataset)
+    batches = list(DataLoader(dataset, batch_size=32, shuffle=True))
+    assert [len(labels) for _, labels in batches] == [32, 32, 32, 4]
+    assert sorted(image.numpy().tobytes() for images, _ in batches for image in images) == expected
+
+
+@pytest.mark.parametrize("preload", [False, True])
+def test_writing_to_a_batch_leaves_the_dataset_alone(preload, normalized_dir):
+    dataset = ShardDataset(normalized_dir / "float32", preload=preload)
+    images, _ = next(iter(DataLoader(dataset, batch_size=32)))
+    expected = images.clone()
+    images.zero_()
+    dataset[0][0].zero_()
+    assert torch.equal(next(iter(DataLoader(dataset, batch_size=32)))[0], expected)
+
+
+def test_subsets_of_torch_read_the_right_samples(normalized_dir):
+    train = ShardDataset(normalized_dir / "float32")
+    samples = list(train)
+    assert_same_samples(load_samples(Subset(train, [5, 99, 31, 5])), [samples[i] for i in (5, 99, 31, 5)])
+    nested = Subset(Subset(train, range(10, 90)), torch.tensor([3, 4]))
+    assert_same_samples(load_samples(nested), [samples[13], samples[14]])
+    for part in random_split(train, [0.7, 0.3], torch.Generator().manual_seed(0)):
+        assert_same_samples(load_samples(part), [samples[i] for i in part.indices])
+
+
+def test_combined_datasets_of_torch_read_the_right_samples(normalized_dir):
+    train, test = ShardDataset(normalized_dir / "float32"), ShardDataset(normalized_dir / "float32", "test")
+    assert_same_samples(load_samples(ConcatDataset([train, test])), list(train) + list(test))
+    stacked = next(iter(DataLoader(StackDataset(train, TensorDataset(torch.arange(100))), 100)))
+    assert torch.equal(stacked[0][0], torch.stack([image for image, _ in train]))
+
+
+def test_distributed_samplers_share_all_samples(normalized_dir):
+    train = ShardDataset(normalized_dir / "float32")
+    samplers = [DistributedSampler(train, num_replicas=2, rank=rank, seed=3) for rank in (0, 1)]
+    orders = [list(sampler) for sampler in samplers]
+    assert sorted(orders[0] + orders[1]) == list(range(100))
+    for sampler, order in zip(samplers, orders, strict=True):
+        assert_same_samples(load_samples(train, sampler=sampler), [train[i] for i in order])
+
+
+def test_collate_function_gets_all_samples_of_a_batch(normalized_dir):
+    train = ShardDataset(normalized_dir / "float32")
+    loader = DataLoader(train, 4, collate_fn=lambda samples: {"x": [s[0] for s in samples], "n": len(samples)})
+    batch = next(iter(loader))
+    assert batch["n"] == 4
+    assert torch.equal(torch.stack(batch["x"]), torch.stack([train[i][0] for i in range(4)]))
+
+
+def test_collate_function_may_slice_a_batch(normalized_dir):
+    with_slices = DataLoader(
+        ShardDataset(normalized_dir / "float32", "test"), 8, collate_fn=lambda batch: list(batch[2:4])
+    )
+    samples = next(iter(with_slices))
+    assert [image.shape for image, _ in samples] == [(3, 32, 32)] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start_method", multiprocessing.get_all_start_methods())
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_workers_give_the_same_batches(start_method, dtype, normalized_dir):
+    dataset = ShardDataset(normalized_dir / dtype)
+    expected = list(DataLoader(dataset, batch_size=16))
+    loaded = list(DataLoader(dataset, batch_size=16, num_workers=2, multiprocessing_context=start_method))
+    assert len(loaded) == len(expected)
+    for (images, labels), (expected_images, expected_labels) in zip(loaded, expected, strict=True):
+        assert torch.equal(images, expected_images)
+        assert torch.equal(labels, expected_labels)
 
 
 class Doubled(ShardDataset):
@@ -258,43 +293,121 @@ class Doubled(ShardDataset):
         return 2 * image, label
 
 
-def test_a_pickled_dataset_is_still_what_it_was(root):
-    dataset = Doubled(root / "float32", "test")
-    dataset.name = "mine"
-    copy = pickle.loads(pickle.dumps(dataset))
-    assert copy.name == "mine"
-    assert torch.equal(copy[3][0], dataset[3][0])
-
-
-def test_what_a_subclass_does_with_a_sample_is_done_in_batches_too(root):
-    dataset = Doubled(root / "float32", "test")
-    doubled = 2 * torch.stack([image for image, _ in ShardDataset(root / "float32", "test")])
+def test_subclass_changes_samples_in_batches_too(normalized_dir):
+    dataset = Doubled(normalized_dir / "float32", "test")
+    doubled = 2 * torch.stack([image for image, _ in ShardDataset(normalized_dir / "float32", "test")])
     for batches in (DataLoader(dataset, 20), DataLoader(Subset(dataset, range(20)), 20)):
         images, _ = next(iter(batches))
         assert torch.equal(images, doubled)
 
 
-def test_files_stay_mapped_while_they_are_read(root):
-    dataset = ShardDataset(root / "float32", "test")
-    rows = dataset._rows  # as another thread has them in the middle of a read
-    dataset.close()
-    assert torch.equal(rows[dataset._row_of_sample[3]], ShardDataset(root / "float32", "test")[3][0].flatten())
+@pytest.mark.parametrize("preload", [False, True])
+def test_pickled_dataset_contains_no_images(preload, normalized_dir, monkeypatch):
+    monkeypatch.chdir(normalized_dir)
+    dataset = ShardDataset("float32", "test", target_transform=str, preload=preload)
+    pickled = pickle.dumps(dataset)
+    assert len(pickled) < 4000  # the path, the settings and the manifest
+    monkeypatch.chdir("/")
+    copy = pickle.loads(pickled)
+    assert (len(copy), copy[3][1]) == (20, dataset[3][1])
+    assert torch.equal(copy[3][0], dataset[3][0])
 
 
-def test_a_pickled_dataset_takes_no_other_set_than_its_own(tiny_raw, root, tmp_path):
-    normalize_shards(tiny_raw, root / "stats.json", tmp_path / "shards", make_params())
+def test_pickled_subclass_keeps_its_class_and_attributes(normalized_dir):
+    dataset = Doubled(normalized_dir / "float32", "test")
+    dataset.name = "mine"
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert type(copy) is Doubled
+    assert copy.name == "mine"
+    assert torch.equal(copy[3][0], dataset[3][0])
+
+
+def test_pickled_dataset_refuses_a_replaced_set(tiny_raw, normalized_dir, tmp_path):
+    stats_path = normalized_dir / "stats.json"
+    normalize_shards(tiny_raw, stats_path, tmp_path / "shards", make_params())
     pickled = pickle.dumps(ShardDataset(tmp_path / "shards"))
-    normalize_shards(tiny_raw, root / "stats.json", tmp_path / "shards", make_params(scheme="unit"))
-    with pytest.raises(CorruptDataError, match="another set has taken its place"):
+    normalize_shards(tiny_raw, stats_path, tmp_path / "shards", make_params(scheme="unit"))
+    with pytest.raises(CorruptDataError, match="shards: was replaced by another set while it was read"):
         pickle.loads(pickled)
 
 
-def test_a_collate_function_may_take_slices_of_a_batch(root):
-    with_slices = DataLoader(ShardDataset(root / "float32", "test"), 8, collate_fn=lambda batch: list(batch[2:4]))
-    samples = next(iter(with_slices))
-    assert [image.shape for image, _ in samples] == [(3, 32, 32)] * 2
+@pytest.mark.parametrize("preload", [False, True])
+def test_closed_dataset_raises_index_error(preload, float32_copy):
+    with ShardDataset(float32_copy, preload=preload) as dataset:
+        image = dataset[0][0].clone()
+        batch = next(iter(DataLoader(dataset, batch_size=2)))[0]
+    with pytest.raises(IndexError):
+        dataset[0]
+    assert len(dataset) == 0
+    assert torch.equal(batch[0], image)
 
 
-def test_indices_that_are_no_whole_numbers_are_refused(root):
-    with pytest.raises(TypeError, match="whole numbers, got float64"):
-        ShardDataset(root / "float32", "test").__getitems__([1.7])
+@pytest.mark.skipif(not MAPS.exists(), reason="only Linux lists the mapped files")
+@pytest.mark.parametrize("preload", [False, True])
+def test_closed_dataset_maps_no_files(preload, float32_copy):
+    with ShardDataset(float32_copy, preload=preload) as dataset:
+        assert (str(float32_copy) in MAPS.read_text()) is not preload
+        dataset[0]
+    assert str(float32_copy) not in MAPS.read_text()
+
+
+def test_files_stay_mapped_during_a_read(normalized_dir):
+    dataset = ShardDataset(normalized_dir / "float32", "test")
+    rows = dataset._rows  # as another thread holds them in the middle of a read
+    dataset.close()
+    expected = ShardDataset(normalized_dir / "float32", "test")[3][0]
+    assert torch.equal(rows[dataset._row_of_sample[3]], expected.flatten())
+
+
+@pytest.mark.parametrize("verify", ["size", "hash", None])
+@pytest.mark.parametrize("fault", ["missing", "short", "header"])
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_unreadable_shard_is_named_on_open(kind, fault, verify, float32_copy):
+    path = float32_copy / f"train/{kind}-00001-of-00004.npy"
+    content = path.read_bytes()
+    path.unlink()
+    if fault != "missing":
+        path.write_bytes(content[:-1] if fault == "short" else content.replace(b"'descr': '<", b"'descr': '>"))
+    with pytest.raises(CorruptDataError, match=f"train/{kind}-00001-of-00004.npy: "):
+        ShardDataset(float32_copy, verify=verify)
+    assert len(ShardDataset(float32_copy, "test", verify=verify)) == 20
+
+
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_flipped_bit_is_found_by_hash(kind, float32_copy):
+    path = float32_copy / f"train/{kind}-00001-of-00004.npy"
+    flip_bit(path)
+    assert len(ShardDataset(float32_copy)) == 100
+    with pytest.raises(CorruptDataError, match=f"train/{kind}-00001-of-00004.npy: expected SHA-256"):
+        ShardDataset(float32_copy, verify="hash")
+
+
+@pytest.mark.parametrize("verify", ["size", "hash", None])
+def test_short_shard_is_found_by_size(verify, float32_copy):
+    path = float32_copy / "train/images-00001-of-00004.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CorruptDataError, match="images-00001-of-00004.npy: expected 368,768 bytes, got 368,767"):
+        ShardDataset(float32_copy, verify=verify)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_hash_verification_rejects_an_unlisted_file(split, float32_copy):
+    (float32_copy / "train/images-00004-of-00004.npy").touch()
+    assert len(ShardDataset(float32_copy, split))
+    with pytest.raises(CorruptDataError, match="train/images-00004-of-00004.npy: not in the manifest"):
+        ShardDataset(float32_copy, split, verify="hash")
+
+
+@pytest.mark.parametrize("name", CARD_FILES)
+def test_hash_verification_rejects_a_changed_card(name, float32_copy):
+    flip_bit(float32_copy / name)
+    assert len(ShardDataset(float32_copy)) == 100
+    with pytest.raises(CorruptDataError, match=f"{name}: expected SHA-256"):
+        ShardDataset(float32_copy, verify="hash")
+
+
+def test_numpy_arrays_are_available_without_torch(normalized_dir, tiny):
+    shards = open_shards(str(normalized_dir / "uint8"))
+    images = np.concatenate([shards.images(shard) for shard in shards.shards("train")])
+    assert np.array_equal(images, tiny.train[0])
+    assert np.array_equal(shards.labels("train"), tiny.train[1])

@@ -1,4 +1,4 @@
-import json
+import os
 import shutil
 
 import numpy as np
@@ -7,23 +7,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from pipeline.shards.writer import save_manifest, write_set_file, write_shards
 from pipeline.sources.registry import DATASETS
+from shardset.content import hash_content, hash_images
 from shardset.errors import CorruptDataError
-from shardset.manifest import render_manifest, save_manifest
-from shardset.shards import ShardSet, hash_content, open_shards, split_range, verify_shards, write_shards
-from tests.helpers.shard_sets import make_manifest
+from shardset.shards import ShardSet, open_shards, split_range, verify_shards
+from tests.helpers.shard_sets import make_images, make_manifest, read_images, write_raw_set
 
 
 @pytest.fixture(scope="module")
-def shards_copy(tiny_raw, tmp_path_factory):
-    """A copy of the tiny shard set, to be damaged and mended by one test."""
-    return shutil.copytree(tiny_raw, tmp_path_factory.mktemp("copy") / "set")
+def header_copy(tiny_raw, tmp_path_factory):
+    """A copy of the tiny raw set, one file of which is damaged and repaired again and again."""
+    return shutil.copytree(tiny_raw, tmp_path_factory.mktemp("header") / "set")
 
 
 @pytest.fixture
-def shards_dir(synthetic_raw, tmp_path):
-    """A copy of a shard set, to be damaged."""
-    return shutil.copytree(synthetic_raw, tmp_path / "set")
+def set_with_card(tmp_path):
+    """A raw set with a file besides its shards, to be damaged by one test."""
+    shards = write_raw_set(tmp_path / "set", make_images(4), make_images(2, seed=1))
+    card = write_set_file(shards.dir, "README.md", "# Made up\n")
+    save_manifest(replace(shards.manifest, files=(card,)), shards.dir)
+    return open_shards(shards.dir)
 
 
 @pytest.mark.parametrize(
@@ -31,8 +35,8 @@ def shards_dir(synthetic_raw, tmp_path):
     [
         (0, 6, 3, [(0, 3), (3, 6)]),
         (0, 7, 3, [(0, 3), (3, 6), (6, 7)]),  # the last one is shorter
-        (2, 5, 9, [(2, 5)]),  # larger than all there is
-        (4, 4, 3, []),  # nothing
+        (2, 5, 9, [(2, 5)]),  # the size exceeds the range
+        (4, 4, 3, []),  # the range is empty
     ],
 )
 def test_split_range(start, stop, size, ranges):
@@ -45,16 +49,34 @@ def test_ranges_partition_what_they_split(start, length, size):
     assert [i for first, last in ranges for i in range(first, last)] == list(range(start, start + length))
 
 
-def test_a_whole_set_verifies_and_its_content_hash_is_that_of_its_arrays(synthetic_raw):
+def test_complete_set_verifies(synthetic_raw):
     shards = verify_shards(synthetic_raw)
-    arrays = [
-        (
-            np.concatenate([np.load(synthetic_raw / shard.images.path) for shard in shards.shards(split)]),
-            shards.labels(split),
-        )
-        for split in ("train", "test")
-    ]
+    arrays = [(hash_images(read_images(shards, split)), shards.labels(split)) for split in ("train", "test")]
     assert hash_content(arrays) == shards.manifest.content_sha256 == DATASETS["synthetic"].content_sha256
+
+
+def test_set_of_any_splits_verifies_and_keeps_its_order(split_set, split_images):
+    shards = verify_shards(str(split_set.dir))
+    assert shards.manifest == split_set.manifest
+    assert sorted(path.name for path in shards.dir.iterdir()) == sorted(["manifest.json", *shards.manifest.splits])
+    for split in shards.manifest.splits:
+        assert np.array_equal(read_images(shards, split), split_images[split])
+        assert np.array_equal(shards.labels(split), np.arange(len(split_images[split])) % 2)
+
+
+def test_repr_shows_the_folder_and_the_splits(split_set):
+    splits = split_set.manifest.splits
+    sizes = ", ".join(f"{of_split.samples} {split}" for split, of_split in splits.items())
+    assert (
+        repr(split_set) == f"<ShardSet '{split_set.dir}': made, {sizes}, 3x32x32 uint8, 0 MB in {len(splits)} shards>"
+    )
+
+
+def test_set_stays_open_when_the_current_folder_changes(tiny_raw, monkeypatch):
+    monkeypatch.chdir(tiny_raw.parent)
+    shards = open_shards("raw")
+    monkeypatch.chdir("/")
+    assert len(shards.labels("test")) == 20
 
 
 def test_plain_numpy_reads_a_shard(synthetic_raw):
@@ -63,46 +85,62 @@ def test_plain_numpy_reads_a_shard(synthetic_raw):
     assert (images.dtype, images.shape, labels.dtype, labels.shape) == (np.uint8, (2000, 3, 32, 32), np.int64, (2000,))
 
 
-def test_the_header_is_the_same_on_every_machine(synthetic_raw):
-    header = (synthetic_raw / "test/labels-00000-of-00001.npy").read_bytes()[:128]
-    text = b"{'descr': '<i8', 'fortran_order': False, 'shape': (2000,), }"
-    assert header == b"\x93NUMPY\x01\x00v\x00" + text + b" " * (117 - len(text)) + b"\n"
-
-
-@given(st.data())
-def test_blocks_are_the_samples_asked_for(synthetic_raw, data):
-    start = data.draw(st.integers(0, 11_999))
-    stop = data.draw(st.sampled_from([12_000, min(12_000, start + 300)]) | st.integers(start, 12_000))
+def test_ranges_of_shards_are_those_of_their_samples(synthetic_raw):
     shards = open_shards(synthetic_raw)
-    blocks = [block.copy() for block in shards.image_blocks("train", start, stop)]
-    everything = np.concatenate([shards.images(shard) for shard in shards.shards("train")])
-    assert sum(map(len, blocks)) == stop - start
-    assert not blocks or np.array_equal(np.concatenate(blocks), everything[start:stop])
+    assert [(start, stop) for _, start, stop in shards.ranges("train")] == [(0, 10_000), (10_000, 12_000)]
+    assert [shard for shard, _, _ in shards.ranges("train")] == list(shards.shards("train"))
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
-def test_what_is_written_is_what_is_read(dtype, tmp_path):
-    images = np.random.default_rng(0).integers(0, 256, (7, 1, 2, 3)).astype(dtype)
-    labels = {"train": np.arange(7), "test": np.arange(3)}
-    splits = write_shards(
-        tmp_path,
-        labels,
-        lambda _, start, stop: [images[start:stop]],
-        dtype=dtype,
-        image_shape=(1, 2, 3),
-        samples_per_shard=3,
-    )
-    assert [shard.samples for shard in splits["train"].shards] == [3, 3, 1]
-    assert splits["train"].shards[2].images.path == "train/images-00002-of-00003.npy"
-    read = np.concatenate([np.load(tmp_path / shard.images.path) for shard in splits["train"].shards])
-    assert read.dtype == dtype
-    assert np.array_equal(read, images)
+@given(st.lists(st.integers(0, 11_999), max_size=20))
+def test_taken_images_are_those_of_the_indices(synthetic_raw, indices):
+    shards = open_shards(synthetic_raw)
+    files = [np.load(synthetic_raw / f"train/images-0000{i}-of-00002.npy", mmap_mode="r") for i in (0, 1)]
+    taken = shards.take("train", np.array(indices, np.int64))
+    assert taken.shape == (len(indices), 3, 32, 32)
+    for image, index in zip(taken, indices, strict=True):
+        assert np.array_equal(image, files[index // 10_000][index % 10_000])
+
+
+def test_mapped_images_are_read_only(tiny_raw):
+    shards = open_shards(tiny_raw)
+    images = shards.images(shards.shards("test")[0])
+    with pytest.raises(ValueError, match="read-only"):
+        images[0, 0, 0, 0] = 1
+
+
+def test_verified_blocks_are_all_images_of_a_shard(synthetic_raw):
+    shards = open_shards(synthetic_raw)
+    for shard in (*shards.shards("train"), *shards.shards("test")):
+        blocks = [block.copy() for block in shards.verified_image_blocks(shard)]
+        assert [len(block) for block in blocks[:-1]] == [shards.block_samples] * (len(blocks) - 1)
+        assert np.array_equal(np.concatenate(blocks), np.load(synthetic_raw / shard.images.path))
+
+
+def test_verified_blocks_end_with_an_error_for_a_flipped_bit(set_copy):
+    damage(set_copy / "test/images-00000-of-00001.npy", "a flipped bit")
+    shards = open_shards(set_copy)
+    blocks = shards.verified_image_blocks(shards.shards("test")[0])
+    with pytest.raises(CorruptDataError, match=r"test/images-00000-of-00001\.npy: expected SHA-256 \w{64}, got \w{64}"):
+        list(blocks)
+
+
+def test_image_larger_than_a_block_is_a_block(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (2, 1, 700, 700), np.uint8)
+    shards = write_raw_set(tmp_path / "set", images)
+    assert shards.block_samples == 1
+    blocks = [block.copy() for block in shards.verified_image_blocks(shards.shards("train")[0])]
+    assert np.array_equal(np.concatenate(blocks), images)
+    verify_shards(shards.dir)
+
+
+def replace_manifest(shards, **changes):
+    return ShardSet(shards.dir, replace(shards.manifest, **changes))
 
 
 def damage(path, how):
     content = path.read_bytes()
     if how == "a flipped bit":
-        path.write_bytes(content[:-9] + bytes([content[-9] ^ 4]) + content[-8:])
+        path.write_bytes(content[:-8] + bytes([content[-8] ^ 1]) + content[-7:])
     elif how == "a cut end":
         path.write_bytes(content[:-1])
     elif how == "bytes added":
@@ -113,36 +151,102 @@ def damage(path, how):
         path.write_bytes(content.replace(b"False", b"True ", 1))
     elif how == "another format":
         path.write_bytes(b"PK\x03\x04" + content[4:])
-    elif how == "no file":
+    else:
         path.unlink()
+        if how == "a folder":
+            path.mkdir()
 
 
 @pytest.mark.parametrize("name", ["train/images-00001-of-00002.npy", "test/labels-00000-of-00001.npy"])
 @pytest.mark.parametrize(
-    "how",
-    ["a flipped bit", "a cut end", "bytes added", "an empty file", "a changed header", "another format", "no file"],
+    ("how", "message"),
+    [
+        ("a flipped bit", "expected SHA-256 "),
+        ("a cut end", "expected "),
+        ("bytes added", "expected "),
+        ("an empty file", "expected "),
+        ("a changed header", "not an .npy file of "),
+        ("another format", "not an .npy file of "),
+        ("no file", "missing"),
+        ("a folder", "expected "),
+    ],
 )
-def test_a_damaged_file_is_named_and_no_other(name, how, shards_dir):
-    damage(shards_dir / name, how)
+def test_damaged_shard_is_named_and_no_other(name, how, message, set_copy):
+    damage(set_copy / name, how)
     with pytest.raises(CorruptDataError) as caught:
-        verify_shards(shards_dir)
-    assert str(caught.value).startswith(f"{shards_dir} differs from its manifest:\n  {shards_dir / name}: ")
+        verify_shards(set_copy)
+    assert str(caught.value).startswith(f"{set_copy} differs from its manifest:\n  {set_copy / name}: {message}")
+    assert str(caught.value).endswith("\nRestore these files from where the set came from.")
     assert str(caught.value).count(".npy:") == 1
 
 
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("a flipped bit", "expected SHA-256 "),
+        ("a cut end", "expected 10 bytes, got 9"),
+        ("bytes added", "expected 10 bytes, got 11"),
+        ("no file", "missing"),
+        ("a folder", "expected 10 bytes, got "),
+    ],
+)
+def test_damaged_card_is_named(how, message, set_with_card):
+    verify_shards(set_with_card.dir)
+    damage(set_with_card.dir / "README.md", how)
+    with pytest.raises(CorruptDataError) as caught:
+        verify_shards(set_with_card.dir)
+    assert f"\n  {set_with_card.dir / 'README.md'}: {message}" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["README.md", "notes.txt", "train/images-00001-of-00001.npy", "val/extra", ".hidden"])
+def test_unlisted_file_is_refused(name, split_set, tmp_path):
+    set_dir = shutil.copytree(split_set.dir, tmp_path / "set")
+    (set_dir / name).parent.mkdir(exist_ok=True)
+    (set_dir / name).write_text("x")
+    open_shards(set_dir)
+    with pytest.raises(CorruptDataError) as caught:
+        verify_shards(set_dir)
+    assert str(caught.value).splitlines()[1:-1] == [f"  {set_dir / name}: not in the manifest"]
+
+
+def test_unlisted_link_is_refused(set_copy):
+    (set_copy / "train/link").symlink_to("nowhere")
+    with pytest.raises(CorruptDataError, match="train/link: not in the manifest"):
+        verify_shards(set_copy)
+
+
+def test_every_damaged_file_is_named(set_copy):
+    names = ["test/images-00000-of-00001.npy", "train/images-00000-of-00002.npy", "train/labels-00000-of-00002.npy"]
+    for name in names:
+        damage(set_copy / name, "a flipped bit")
+    (set_copy / "train/extra.npy").touch()
+    with pytest.raises(CorruptDataError) as caught:
+        verify_shards(set_copy)
+    found = [line.split(": ")[0].removeprefix(f"  {set_copy}/") for line in str(caught.value).splitlines()[1:-1]]
+    assert sorted(found) == sorted([*names, "train/extra.npy"])
+
+
+def test_excluded_files_are_not_read(set_copy):
+    damage(set_copy / "test/images-00000-of-00001.npy", "no file")
+    shards = open_shards(set_copy)
+    shards.verify(exclude={shard.images for shard in shards.shards("test")})
+    with pytest.raises(CorruptDataError, match="missing"):
+        shards.verify(exclude={shard.labels for shard in shards.shards("test")})
+
+
 @given(st.integers(0, 127), st.integers(0, 255))
-def test_any_wrong_byte_in_a_header_is_found(tiny_raw, shards_copy, position, byte):
-    path = shards_copy / "test/labels-00000-of-00001.npy"
+def test_any_changed_byte_in_a_header_is_found(tiny_raw, header_copy, position, byte):
+    path = header_copy / "test/labels-00000-of-00001.npy"
     content = (tiny_raw / "test/labels-00000-of-00001.npy").read_bytes()
     path.write_bytes(content[:position] + bytes([byte]) + content[position + 1 :])
     if byte == content[position]:
-        verify_shards(shards_copy)
+        verify_shards(header_copy)
     else:
         with pytest.raises(CorruptDataError, match=r"test/labels-00000-of-00001\.npy: not an \.npy file of int64"):
-            verify_shards(shards_copy)
+            verify_shards(header_copy)
 
 
-def test_labels_of_many_shards_do_not_exhaust_the_open_files(tmp_path):
+def test_labels_of_many_shards_need_few_open_files(tmp_path):
     resource = pytest.importorskip("resource", reason="limits are POSIX's")
     labels = {"train": np.arange(300), "test": np.arange(1)}
     images = np.zeros((1, 1, 1, 1), np.uint8)
@@ -158,18 +262,27 @@ def test_labels_of_many_shards_do_not_exhaust_the_open_files(tmp_path):
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def test_every_damaged_file_is_named(shards_dir):
-    names = ["test/images-00000-of-00001.npy", "train/images-00000-of-00002.npy", "train/labels-00000-of-00002.npy"]
-    for name in names:
-        damage(shards_dir / name, "a flipped bit")
-    (shards_dir / "train/extra.npy").touch()
-    with pytest.raises(CorruptDataError) as caught:
-        verify_shards(shards_dir)
-    found = [line.split(": ")[0].removeprefix(f"  {shards_dir}/") for line in str(caught.value).splitlines()[1:-1]]
-    assert sorted(found) == sorted([*names, "train/extra.npy"])
+def test_too_many_open_files_is_not_told_as_corrupt_data(tiny_raw):
+    resource = pytest.importorskip("resource", reason="limits are POSIX's")
+    shards = open_shards(tiny_raw)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, limits[1]))
+    try:
+        for read in (shards.verify, lambda: shards.labels("test"), lambda: open_shards(tiny_raw)):
+            with pytest.raises(OSError, match="Too many open files"):
+                read()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def test_labels_that_are_no_class_are_found_even_under_a_right_hash(tmp_path):
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_file_without_permission_is_not_told_as_corrupt(set_copy):
+    (set_copy / "test/labels-00000-of-00001.npy").chmod(0)
+    with pytest.raises(PermissionError, match=r"labels-00000-of-00001\.npy"):
+        verify_shards(set_copy)
+
+
+def test_label_outside_the_classes_is_found(tmp_path):
     labels = {"train": np.array([0, 10]), "test": np.array([-1])}
     images = np.zeros((2, 3, 32, 32), np.uint8)
     splits = write_shards(
@@ -180,94 +293,42 @@ def test_labels_that_are_no_class_are_found_even_under_a_right_hash(tmp_path):
         image_shape=(3, 32, 32),
         samples_per_shard=9,
     )
-    save_manifest(make_manifest(splits), tmp_path)
+    save_manifest(make_manifest(splits), tmp_path)  # with the right hashes
     with pytest.raises(CorruptDataError, match=r"train/labels.*labels should be in \[0, 10\)") as caught:
         verify_shards(tmp_path)
     assert "test/labels" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"format_version": 2}, "format_version: should be 1, got 2"),
-        ({"dtype": "float64"}, "dtype: should be"),
-        ({"unknown": 1}, "unknown: unknown key"),
-        ({"channels": ["red"]}, "channels: should be as many as image_shape says"),
-        ({"content_sha256": "0"}, "content_sha256: "),
-        ({"image_shape": [3, 32, 0]}, "image_shape.2: should be a whole number >= 1, got 0"),
-        ({"normalization": {"scheme": "unit", "mean": [0.0], "std": [1.0]}}, "a mean and a std for each channel"),
-        ({"normalization": {"scheme": "z", "mean": [], "std": []}}, "normalization.scheme: should be 'dataset' or"),
-        ({"splits": {}}, "splits: should be train and test"),
-    ],
-)
-def test_a_broken_manifest_is_named_with_the_key(change, message, shards_dir):
-    path = shards_dir / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(CorruptDataError) as caught:
-        open_shards(shards_dir)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert message in str(caught.value)
-
-
-def test_a_shard_path_can_not_lead_out_of_the_set(shards_dir):
-    path = shards_dir / "manifest.json"
-    path.write_text(path.read_text().replace("test/images-00000", "test/../../images-00000"))
-    with pytest.raises(CorruptDataError, match=r"splits\.\*\.shards\.0\.images\.path: should be a string matching"):
-        open_shards(shards_dir)
-
-
-def test_samples_that_do_not_add_up_are_found(shards_dir):
-    path = shards_dir / "manifest.json"
-    path.write_text(path.read_text().replace('"samples": 12000', '"samples": 12001'))
-    with pytest.raises(CorruptDataError, match=r"splits\.\*\.samples: should be 12000, which is what the shards hold"):
-        open_shards(shards_dir)
-
-
-def test_a_manifest_survives_json(synthetic_raw):
-    content = (synthetic_raw / "manifest.json").read_bytes()
-    assert render_manifest(open_shards(synthetic_raw).manifest).encode() == content
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda text: text.replace('"dataset": "synthetic"', '"dataset": "cifar10"'),  # valid, but not what was hashed
-        lambda text: text[: text.index(',\n  "manifest_sha256"')] + "\n}\n",  # without the hash
-        lambda text: text.replace("\n", "\r\n"),
-        lambda text: text.replace("  ", "\t"),
-        lambda text: text + "\n",
-        lambda text: text.replace('"format_version"', '"format_version": 1,\n  "format_version"'),
-    ],
-)
-def test_a_manifest_with_any_other_byte_is_refused(change, shards_dir):
-    path = shards_dir / "manifest.json"
-    path.write_bytes(change(path.read_text()).encode())
-    with pytest.raises(CorruptDataError, match=r"manifest\.json: manifest_sha256: .*: remove .* and run `dvc repro`"):
-        open_shards(shards_dir)
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff", b"[" * 200_000, b"[]", b"null", b'{"format_version":'])
-def test_what_is_no_manifest_is_named_in_one_line(content, shards_dir):
-    (shards_dir / "manifest.json").write_bytes(content)
-    with pytest.raises(CorruptDataError, match=r"^[^\n]*/manifest\.json: [^\n]*$"):
-        open_shards(shards_dir)
-
-
-def test_a_content_hash_that_is_not_that_of_the_pixels_is_found(shards_dir):
-    save_manifest(replace(open_shards(shards_dir).manifest, content_sha256="0" * 64), shards_dir)
+def test_content_hash_of_other_pixels_is_found(set_copy):
+    manifest = open_shards(set_copy).manifest
+    save_manifest(replace(manifest, content_sha256="0" * 64), set_copy)
     with pytest.raises(
-        CorruptDataError, match=r"manifest\.json: content_sha256: expected 0{64}, the shards have b8a0c6"
+        CorruptDataError,
+        match=rf"manifest\.json: content_sha256: expected 0{{64}}, but the shards have {manifest.content_sha256}",
     ):
-        verify_shards(shards_dir)
+        verify_shards(set_copy)
 
 
-def test_what_a_file_manager_leaves_is_no_part_of_a_set(shards_dir):
-    for name in (".DS_Store", "train/Thumbs.db"):
-        (shards_dir / name).touch()
-    verify_shards(shards_dir)
+def test_content_hash_follows_the_order_of_the_splits(split_set):
+    splits = list(split_set.manifest.splits)
+    digests = {split: hash_images(read_images(split_set, split)) for split in reversed(splits)}
+    split_set.check_content(digests)
+    if len(splits) > 1:
+        reversed_hash = hash_content((digests[split], split_set.labels(split)) for split in digests)
+        with pytest.raises(CorruptDataError, match="content_sha256: expected"):
+            replace_manifest(split_set, content_sha256=reversed_hash).check_content(digests)
 
 
-def test_a_file_in_place_of_a_set_is_named(tmp_path):
-    (tmp_path / "shards").touch()
-    with pytest.raises(CorruptDataError, match="shards is no whole shard set"):
-        open_shards(tmp_path / "shards")
+def test_replaced_set_is_noticed(set_copy, split_set):
+    shards = open_shards(set_copy)
+    shards.check_unchanged()
+    shutil.rmtree(set_copy)
+    shutil.copytree(split_set.dir, set_copy)
+    with pytest.raises(CorruptDataError, match="was replaced by another set while it was read. Run this again."):
+        shards.check_unchanged()
+
+
+def test_files_of_file_managers_are_ignored(set_copy):
+    for name in (".DS_Store", "train/Thumbs.db", "test/desktop.ini"):
+        (set_copy / name).touch()
+    verify_shards(set_copy)

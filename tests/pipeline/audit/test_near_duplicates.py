@@ -6,11 +6,10 @@ from hypothesis import strategies as st
 from pipeline.audit.near_duplicates import (
     EXACT_SUM,
     MAX_DISTANCE,
-    ExactDuplicates,
-    count_exact_duplicates,
-    describe,
+    NUM_CANDIDATES,
     find_edges,
     find_near_duplicates,
+    grid_descriptors,
 )
 from tests.helpers.shard_sets import make_images, write_raw_set
 
@@ -39,39 +38,70 @@ CHANGES = {
 }
 
 
+def change_images(train):
+    """Change every tenth image in one way of CHANGES each."""
+    return np.stack([change(train[10 * index]) for index, change in enumerate(CHANGES.values())])
+
+
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
-    """Ten unrelated test images, after those that are changed train images."""
+    """A raw set whose test split has changed train images, then ten unrelated ones."""
     train = make_images(NUM_TRAIN)
-    changed = [change(train[10 * index]) for index, change in enumerate(CHANGES.values())]
-    test = np.concatenate([changed, make_images(10, seed=1)])
+    test = np.concatenate([change_images(train), make_images(10, seed=1)])
     return write_raw_set(tmp_path_factory.mktemp("planted") / "raw", train, test)
 
 
-def test_every_planted_duplicate_is_found_and_nothing_else(planted):
+def test_every_planted_duplicate_is_found_and_no_other(planted):
     pairs = find_near_duplicates(planted)
-    assert [(pair.test, pair.train) for pair in pairs] == [(index, 10 * index) for index in range(len(CHANGES))]
+    assert [(pair.split, pair.index, pair.train) for pair in pairs] == [
+        ("test", index, 10 * index) for index in range(len(CHANGES))
+    ]
     assert [pair.mirrored for pair in pairs] == ["mirrored" in name for name in CHANGES]
     assert [pair.distance == 0 for pair in pairs] == [name in ("equal", "shifted", "mirrored") for name in CHANGES]
+    assert all(0 <= pair.distance <= MAX_DISTANCE for pair in pairs)
+
+
+def test_val_and_test_are_searched_in_order(tmp_path):
+    train = make_images(NUM_TRAIN)
+    changed = change_images(train)
+    test = np.concatenate([make_images(3, seed=1), changed[:3]])
+    raw = write_raw_set(tmp_path / "raw", train, val=changed, test=test)
+    assert [(pair.split, pair.index, pair.train) for pair in find_near_duplicates(raw)] == [
+        *(("val", index, 10 * index) for index in range(len(CHANGES))),
+        *(("test", 3 + index, 10 * index) for index in range(3)),
+    ]
+
+
+def test_train_alone_has_no_near_duplicates(tmp_path):
+    images = make_images(20)[[*range(20), 3, 3]]
+    assert find_near_duplicates(write_raw_set(tmp_path / "raw", images)) == []
 
 
 def test_unrelated_images_are_far_beyond_the_threshold(planted, monkeypatch):
-    monkeypatch.setattr("pipeline.duplicates.MIN_LIKENESS", -1)
+    monkeypatch.setattr("pipeline.audit.near_duplicates.MIN_LIKENESS", -1)
     pairs = find_near_duplicates(planted, max_distance=2)
-    assert min(pair.distance for pair in pairs if pair.train != 10 * pair.test) > MAX_DISTANCE + 0.1
+    assert min(pair.distance for pair in pairs if pair.train != 10 * pair.index) > MAX_DISTANCE + 0.1
 
 
-def test_the_same_frame_makes_no_duplicates(tmp_path):
+def test_copies_in_train_are_listed_up_to_the_limit(tmp_path):
+    images = make_images(30)
+    train = images[[*range(20), *[5] * NUM_CANDIDATES]]
+    pairs = find_near_duplicates(write_raw_set(tmp_path / "raw", train, images[[25, 5]]))
+    copies = [5, *range(20, 20 + NUM_CANDIDATES - 1)]  # ties go to the lower index
+    assert [(pair.index, pair.train, pair.distance) for pair in pairs] == [(1, copy, 0) for copy in copies]
+
+
+def test_equal_frames_make_no_duplicates(tmp_path):
     images = make_images(40)
     images[..., :3, :] = images[..., -3:, :] = images[..., :3] = images[..., -3:] = 255
     assert find_near_duplicates(write_raw_set(tmp_path / "raw", images[:30], images[30:])) == []
 
 
 @pytest.mark.parametrize("threads", ["1", "3"])
-def test_the_pairs_are_the_same_on_any_number_of_threads(threads, planted, monkeypatch):
+def test_pairs_do_not_depend_on_threads_or_task_size(threads, planted, monkeypatch):
     expected = find_near_duplicates(planted)
     monkeypatch.setenv("PIPELINE_THREADS", threads)
-    monkeypatch.setattr("pipeline.duplicates.LIKENESSES_AT_ONCE", 5 * NUM_TRAIN)
+    monkeypatch.setattr("pipeline.audit.near_duplicates.LIKENESSES_AT_ONCE", 5 * NUM_TRAIN)
     assert find_near_duplicates(planted) == expected
 
 
@@ -79,27 +109,18 @@ def test_the_pairs_are_the_same_on_any_number_of_threads(threads, planted, monke
 def test_images_of_any_shape_are_searched(shape, tmp_path):
     train = make_images(60, shape)
     raw = write_raw_set(tmp_path / "raw", train, np.concatenate([train[5:7], make_images(3, shape, seed=1)]))
-    assert [(pair.test, pair.train) for pair in find_near_duplicates(raw) if not pair.distance] == [(0, 5), (1, 6)]
+    assert [(pair.index, pair.train) for pair in find_near_duplicates(raw) if not pair.distance] == [(0, 5), (1, 6)]
 
 
-@pytest.mark.parametrize("shape", [(3, 4, 4), (1, 1, 1)])
-def test_images_too_small_to_tell_have_none(shape, tmp_path):
+@pytest.mark.parametrize("shape", [(3, 4, 4), (1, 1, 1), (1, 7, 100)])
+def test_images_that_are_too_small_are_not_searched(shape, tmp_path):
     images = np.zeros((4, *shape), np.uint8)
     assert find_near_duplicates(write_raw_set(tmp_path / "raw", images, images)) == []
 
 
-def test_flat_images_are_exact_duplicates_but_no_near_ones(tmp_path):
+def test_flat_images_are_not_near_duplicates(tmp_path):
     images = np.full((5, 3, 32, 32), 77, np.uint8)
-    raw = write_raw_set(tmp_path / "raw", images[:3], images[3:])
-    assert find_near_duplicates(raw) == []
-    assert count_exact_duplicates(raw) == ExactDuplicates(train=2, test=1, test_in_train=2)
-
-
-def test_exact_duplicates_are_counted_within_and_across_splits(planted, tmp_path):
-    assert count_exact_duplicates(planted) == ExactDuplicates(train=0, test=0, test_in_train=1)
-    train = make_images(10)
-    raw = write_raw_set(tmp_path / "raw", train[[0, 1, 2, 1, 1]], train[[7, 8, 1, 9, 8]])
-    assert count_exact_duplicates(raw) == ExactDuplicates(train=2, test=1, test_in_train=1)
+    assert find_near_duplicates(write_raw_set(tmp_path / "raw", images[:3], images[3:])) == []
 
 
 @settings(max_examples=25)
@@ -108,6 +129,6 @@ def test_no_sum_exceeds_what_float32_holds_exactly(seed, channels, height, width
     pixels = np.random.default_rng(seed).integers(0, 256, (3, channels, height, width), np.uint8)
     if extreme:
         pixels = (pixels >> 7) * np.uint8(255)
-    for values in (describe(pixels), find_edges(pixels).reshape(3, -1)):
+    for values in (grid_descriptors(pixels), find_edges(pixels).reshape(3, -1)):
         assert np.array_equal(values, np.rint(values))
         assert (values.astype(np.float64) ** 2).sum(axis=1).max() <= EXACT_SUM
