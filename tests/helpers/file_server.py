@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import BinaryIO
+from io import BufferedIOBase
 
 PIECE_BYTES = 8192
 
@@ -26,7 +26,7 @@ class FileServer:
     headers: dict[str, str] = field(default_factory=dict)  # sent in place of the right ones
     pause: float = 0  # seconds after each PIECE_BYTES
     # Writes all that is answered, status and headers included, instead of the file; the event says that it's over.
-    answer: Callable[[BinaryIO, threading.Event], None] | None = None
+    answer: Callable[[BufferedIOBase, threading.Event], object] | None = None
     tls: ssl.SSLContext | None = None
     requests: list[dict[str, str]] = field(default_factory=list)  # the headers of each request so far
     bytes_sent: int = 0
@@ -95,3 +95,9 @@ def serve(server: FileServer) -> Iterator[FileServer]:  # noqa: C901 (the handle
         http_server.shutdown()
         http_server.server_close()
         thread.join()
+
+
+def response_head(status: str, **headers: object) -> bytes:
+    """What `FileServer.answer` writes before the body. Underscores in header names stand for hyphens."""
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode()

@@ -2,7 +2,9 @@ from random import Random
 
 import pytest
 
+from tests.helpers.workspace import REPOSITORY
 from tests.soak.experiments import EXPERIMENTS
+from tests.soak.fuzz import SHARES, VALUE_SHARES, fuzz, fuzz_values
 
 TRIALS = [
     pytest.param(experiment.trial, number, id=f"{experiment.fault}, {number}")
@@ -11,6 +13,20 @@ TRIALS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trial", "number"), TRIALS)
-def test_a_fault_is_survived(trial, number, tmp_path):
+def test_fault_is_survived(trial, number, tmp_path):
     trial(Random(number), tmp_path)
+
+
+def test_faults_are_listed_in_the_docs():
+    documented = (REPOSITORY / "docs/reliability.md").read_text()
+    for experiment in EXPERIMENTS:
+        row = f"| {experiment.fault} | {experiment.soak:,} | {experiment.soak:,} | 0 | {experiment.outcome} |"
+        assert row in documented
+
+
+@pytest.mark.slow
+def test_damaged_text_files_give_documented_errors():
+    assert [fault for name in SHARES for fault in fuzz(name, 300, "0")] == []
+    assert [fault for name in VALUE_SHARES for fault in fuzz_values(name, 30, "0")] == []

@@ -1,7 +1,7 @@
-"""Faults, really made: killed processes, servers that misbehave, disks that fill up, bits that flip.
+"""Fault injection with real faults: killed processes, misbehaving servers, full disks, flipped bits.
 
-A trial makes one fault, by chance, and says whether the pipeline survived it. tests/test_soak.py runs each trial a few
-times, `make soak` many times, from a seed, and prints the table of docs/reliability.md.
+A trial injects one random fault and checks that the pipeline survives it. tests/repository/test_soak.py runs each trial
+a few times. `make soak` runs each many times, from a seed, and prints the table of docs/reliability.md.
 """
 
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from random import Random
 
 
 class WrongBytesError(AssertionError):
-    """The pipeline handed out bytes that are not the right ones, as if they were."""
+    """The pipeline presented wrong bytes as correct ones."""
 
 
 @dataclass(frozen=True)
 class Experiment:
     """A kind of fault.
 
-    `trial` makes one, with what it needs in an empty folder, and raises AssertionError unless what `outcome` says came
-    of it, WrongBytesError where wrong bytes passed for right ones. `quick` and `soak` are how often it is made.
+    `trial` injects it, using an empty folder. It raises AssertionError if the result is not what `outcome` says, and
+    WrongBytesError if wrong bytes were presented as correct. `quick` and `soak` are numbers of trials.
     """
 
     fault: str

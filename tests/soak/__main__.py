@@ -11,13 +11,13 @@ from tests.soak.experiments import EXPERIMENTS
 
 
 def run(experiment: Experiment, seed: int) -> tuple[int, int]:
-    """Make the fault as often as is asked for; return how often it was survived and how often bytes were wrong."""
+    """Run all trials of an experiment, and count how many were survived and how many gave wrong bytes."""
     survived = wrong = 0
     for number in range(experiment.soak):
         with tempfile.TemporaryDirectory() as folder:
             try:
                 experiment.trial(Random(f"{seed}/{experiment.fault}/{number}"), Path(folder))
-            except Exception as error:  # noqa: BLE001 (whatever it is, the fault was not survived)
+            except Exception as error:  # noqa: BLE001 (any error means that the fault was not survived)
                 wrong += isinstance(error, WrongBytesError)
                 print(f"{experiment.fault}, trial {number}: {error!r}", file=sys.stderr)
             else:
@@ -27,7 +27,7 @@ def run(experiment: Experiment, seed: int) -> tuple[int, int]:
 
 def main() -> None:
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else 0
-    print(f"Seed {seed}.\n\n| fault | tried | survived | wrong bytes | what came of it |\n|---|--:|--:|--:|---|")
+    print(f"Seed {seed}.\n\n| fault | tried | survived | wrong bytes | outcome |\n|---|--:|--:|--:|---|")
     all_tried = all_survived = all_wrong = 0
     for experiment in EXPERIMENTS:
         start = time.monotonic()

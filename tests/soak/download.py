@@ -1,4 +1,4 @@
-"""Faults of servers, of the connection to them and of the process that downloads."""
+"""Faults of servers, of connections, and of the downloading process."""
 
 import contextlib
 import os
@@ -13,19 +13,19 @@ from random import Random
 
 from pipeline.errors import FetchError
 from pipeline.sources.fetch import RETRIES, fetch_archive
-from pipeline.sources.receive import Patience
+from pipeline.sources.receive import Timeouts
 from tests.helpers.cifar_format import TinyCifar, make_tiny_cifar
 from tests.helpers.file_server import FileServer, serve
+from tests.helpers.workspace import REPOSITORY, register_dataset
 from tests.soak import Experiment, WrongBytesError
 
 os.environ["NO_PROXY"] = "*"  # all servers are on loopback
 
-REPOSITORY = Path(__file__).parents[2]
 POSIX = os.name == "posix"
 ARCHIVE_NAME = "tiny.tar.gz"
-# Whole requests that break off at once, so that a mirror is given up.
-NOTHING = [0] * (1 + RETRIES)
-SHORT = Patience(connect=2, read=0.2, backoff=0, window=1)
+# One request and its retries, none of which brings a byte, so that the mirror is abandoned.
+NO_PROGRESS = [0] * (1 + RETRIES)
+SHORT_TIMEOUTS = Timeouts(connect=2, read=0.2, backoff=0, window=1)
 
 
 @cache
@@ -34,11 +34,13 @@ def tiny() -> TinyCifar:
 
 
 def fetch(folder: Path, *urls: str) -> None:
-    """Fetch the archive, and see that it's the right one, or FetchError and nothing under its name."""
+    """Fetch the archive and check it. If FetchError is raised instead, check that no file has the archive's name."""
     try:
-        path = fetch_archive(tiny().facts().archive, urls, folder, lambda done, total: None, SHORT)
+        archive = tiny().facts().archive
+        assert archive
+        path = fetch_archive(archive, urls, folder, lambda done, total: None, SHORT_TIMEOUTS)
     except FetchError:
-        assert not (folder / ARCHIVE_NAME).exists(), "a file that was not verified has its final name"
+        assert not (folder / ARCHIVE_NAME).exists(), "an unverified file has its final name"
         raise
     if path.read_bytes() != tiny().archive:
         raise WrongBytesError("the archive has wrong bytes")
@@ -49,25 +51,25 @@ def cut_connections(random: Random, folder: Path) -> None:
     cuts = [random.randrange(1, size) for _ in range(random.randrange(1, 9))]
     with serve(FileServer(tiny().archive, etag=random.choice(['"v1"', None]), cuts=list(cuts))) as server:
         fetch(folder, server.url)
-    # Each request starts where the one before it broke off: what is lost is what was on its way.
+    # Each request starts where the previous one broke off. Only bytes in flight are lost.
     starts = [int(request.get("Range", "bytes=0-")[6:-1]) for request in server.requests]
     for begin, cut, resumed in zip(starts, cuts, starts[1:], strict=False):
         assert begin <= resumed <= begin + cut, f"resumed at {resumed}, not at {begin + cut}"
-        assert begin + cut - resumed <= 65_536, f"{begin + cut - resumed} bytes are fetched twice"
+        assert begin + cut - resumed <= 65_536, f"{begin + cut - resumed} bytes were fetched twice"
 
 
 def change_between_parts(random: Random, folder: Path) -> None:
     size = len(tiny().archive)
     etag = random.choice(['"old"', None])
-    with serve(FileServer(random.randbytes(size), etag=etag, cuts=[random.randrange(size), *NOTHING])) as server:
+    with serve(FileServer(random.randbytes(size), etag=etag, cuts=[random.randrange(size), *NO_PROGRESS])) as server:
         with contextlib.suppress(FetchError):
             fetch(folder, server.url)
         server.content, server.etag, server.cuts = tiny().archive, etag and '"new"', []
         fetch(folder, server.url)
 
 
-def garble_answers(random: Random, folder: Path) -> None:
-    """A mirror answers with a damaged response, with noise, or with an archive of other bytes; the next one is good."""
+def garble_responses(random: Random, folder: Path) -> None:
+    """One mirror sends a damaged response, noise, or an archive of other bytes. The next mirror is good."""
     size = len(tiny().archive)
     answer = bytearray(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nETag: x\r\n\r\n" % size + tiny().archive)
     kind = random.choice(["head", "body", "noise", "cut", "longer", "other"])
@@ -107,12 +109,11 @@ def fail_by_status(random: Random, folder: Path) -> None:
 
 
 def make_project(folder: Path, *urls: str) -> dict[str, str]:
-    """Put a copy of the pipeline that knows the tiny dataset into a folder, and return the environment to run it in."""
-    shutil.copytree(REPOSITORY / "pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-    tiny().install_reader(folder)
-    with (folder / "pipeline/datasets.py").open("a") as facts:
-        facts.write(f"\nDATASETS['tiny'] = {tiny().facts(*urls)!r}\n")
-    params = (REPOSITORY / "params.yaml").read_text().replace("dataset: cifar10", "dataset: tiny")
+    """Copy the packages into a folder, with the tiny dataset registered, and return the environment to run them in."""
+    for package in ("pipeline", "shardset"):
+        shutil.copytree(REPOSITORY / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    register_dataset(folder / "pipeline", "tiny", tiny().facts(*urls))
+    params = (REPOSITORY / "params.yaml").read_text().replace("\ndataset: cifar10\n", "\ndataset: tiny\n")
     (folder / "params.yaml").write_text(params)
     return {name: value for name, value in os.environ.items() if name != "PIPELINE_SOURCE"} | {
         "PYTHONPATH": str(folder)
@@ -124,8 +125,8 @@ def start(folder: Path, env: dict[str, str], *prefix: str) -> subprocess.Popen[s
     return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def check_places(folder: Path) -> None:
-    """See that what has its final name is whole and right."""
+def check_outputs(folder: Path) -> None:
+    """Check that whatever has its final name is complete and correct."""
     archive = folder / "data/archives" / ARCHIVE_NAME
     if archive.exists() and archive.read_bytes() != tiny().archive:
         raise WrongBytesError("the archive has wrong bytes")
@@ -136,7 +137,7 @@ def check_places(folder: Path) -> None:
                 content = (raw / split / f"{kind}-00000-of-00001.npy").read_bytes()
                 if not content.endswith(array.tobytes()):
                     raise WrongBytesError(f"{split} {kind} are wrong")
-        assert (raw / "manifest.json").exists(), "a folder without manifest has its final name"
+        assert (raw / "manifest.json").exists(), "a folder without a manifest has its final name"
 
 
 def wait_for_a_request(server: FileServer, process: subprocess.Popen[str]) -> None:
@@ -148,8 +149,8 @@ def wait_for_a_request(server: FileServer, process: subprocess.Popen[str]) -> No
 def finish(folder: Path, process: subprocess.Popen[str]) -> None:
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
-    check_places(folder)
-    assert (folder / "data/raw/manifest.json").exists(), "the command ended well without its result"
+    check_outputs(folder)
+    assert (folder / "data/raw/manifest.json").exists(), "the command succeeded without its output"
 
 
 def kill_at_any_time(random: Random, folder: Path) -> None:
@@ -159,18 +160,18 @@ def kill_at_any_time(random: Random, folder: Path) -> None:
         for _ in range(random.randrange(1, 4)):
             fetched = part.stat().st_size if part.exists() else 0
             process = start(folder, env)
-            if random.random() < 0.7:  # while it fetches, decodes or writes; else while it starts
+            if random.random() < 0.7:  # while it fetches, decodes or writes; otherwise while it starts
                 wait_for_a_request(server, process)
             time.sleep(random.uniform(0, 1))
             process.kill()
             process.communicate()
-            check_places(folder)
+            check_outputs(folder)
             if part.exists():
-                assert part.stat().st_size >= fetched, "what was fetched before is lost"
+                assert part.stat().st_size >= fetched, "bytes fetched earlier were lost"
         server.pause = 0
         finish(folder, start(folder, env))
     starts = [int(request.get("Range", "bytes=0-")[6:-1]) for request in server.requests]
-    assert starts == sorted(starts), f"fetched anew: {starts}"
+    assert starts == sorted(starts), f"fetched again from the start: {starts}"
 
 
 def stop_at_any_time(random: Random, folder: Path) -> None:
@@ -183,8 +184,8 @@ def stop_at_any_time(random: Random, folder: Path) -> None:
         process.send_signal(random.choice((signal.SIGTERM, signal.SIGINT)))
         _, stderr = process.communicate(timeout=60)
         assert "Traceback" not in stderr or "/pipeline/" not in stderr, stderr
-        assert not list((folder / "data").rglob(".*")), "something was left behind"
-        check_places(folder)
+        assert not list((folder / "data").rglob(".*")), "temporary files were left behind"
+        check_outputs(folder)
         server.pause = 0
         finish(folder, start(folder, env))
 
@@ -201,17 +202,17 @@ def download_twice_at_once(random: Random, folder: Path) -> None:
             first = start(folder, env)
         second = start(folder, env)
         errors = [process.communicate(timeout=60)[1] for process in (first, second)]
-    # Whoever is to write data/raw while the other does is told so.
+    # A process that finds the other one writing data/raw exits with an error.
     refused = [error for process, error in zip((first, second), errors, strict=True) if process.returncode]
     assert refused == [] or ["another process is writing it" in error for error in refused] == [True], errors
-    check_places(folder)
-    assert (folder / "data/raw/manifest.json").exists(), "none of them made data/raw"
+    check_outputs(folder)
+    assert (folder / "data/raw/manifest.json").exists(), "neither process wrote data/raw"
     starts = [int(request.get("Range", "bytes=0-")[6:-1]) for request in server.requests]
     assert starts == sorted(set(starts)), f"fetched by both: {starts}"
 
 
 def fill_the_disk(random: Random, folder: Path) -> None:
-    """As a full disk does, a limit on the size of files ends a write in its middle."""
+    """Limit the size of files, which like a full disk fails a write halfway."""
     with serve(FileServer(tiny().archive)) as server:
         env = make_project(folder, server.url)
         limit = f"ulimit -f {random.randrange(len(tiny().archive) // 1024)}; trap '' XFSZ; exec \"$@\""
@@ -221,32 +222,43 @@ def fill_the_disk(random: Random, folder: Path) -> None:
         assert "can't be written" in stderr, stderr
         assert stderr.count("\n") == 1, stderr
         assert not (folder / "data/archives" / ARCHIVE_NAME).exists()
-        check_places(folder)
+        check_outputs(folder)
         finish(folder, start(folder, env))
     assert len(server.requests) == 2
-    assert limit.startswith("ulimit -f 0;") or "Range" in server.requests[1], "fetched anew"
+    assert limit.startswith("ulimit -f 0;") or "Range" in server.requests[1], "fetched again from the start"
 
 
 EXPERIMENTS: tuple[Experiment, ...] = (
-    Experiment("connection cut at random offsets", "resumed where it broke", cut_connections, 10, 1000),
-    Experiment("archive changed on the server between two parts", "fetched anew", change_between_parts, 5, 500),
-    Experiment("damaged, cut, wrong or random answers of a mirror", "next mirror", garble_answers, 10, 1000),
-    Experiment("HTTP errors of all but one mirror", "next mirror", fail_by_status, 5, 500),
-    Experiment("download killed by SIGKILL at random times", "resumed by the next run", kill_at_any_time, 1, 50),
+    Experiment("connection cut at random offsets", "resumed at the same offset", cut_connections, 10, 1000),
     Experiment(
-        "SIGTERM or Ctrl-C of a download at random times",
-        "no traceback and nothing left behind; resumed by the next run",
+        "archive changed on the server between two parts",
+        "downloaded again from the start",
+        change_between_parts,
+        5,
+        500,
+    ),
+    Experiment(
+        "damaged, truncated, wrong or random responses of a mirror", "next mirror used", garble_responses, 10, 1000
+    ),
+    Experiment("HTTP errors of all but one mirror", "next mirror used", fail_by_status, 5, 500),
+    Experiment("SIGKILL during a download at random times", "resumed by the next run", kill_at_any_time, 1, 50),
+    Experiment(
+        "SIGTERM or Ctrl-C during a download at random times",
+        "no traceback, no temporary files; resumed by the next run",
         stop_at_any_time,
         1,
         50,
     ),
     Experiment(
         "two downloads at once",
-        "fetched once; who finds the other writing data/raw is told so",
+        "downloaded once; a second writer of data/raw exits with an error",
         download_twice_at_once,
         1,
         40,
     ),
-    # Windows has no limit on the size of files.
-    *([Experiment("disk full in the middle of a download", "one error, then resumed", fill_the_disk, 1, 30)] * POSIX),
+    # Windows has no limit on file sizes.
+    *(
+        [Experiment("disk full during a download", "one error message; resumed by the next run", fill_the_disk, 1, 30)]
+        * POSIX
+    ),
 )

@@ -1,4 +1,4 @@
-"""All kinds of faults, in the order of the table."""
+"""All experiments, in the order of the table in docs/reliability.md."""
 
 from tests.soak import Experiment, corruption, download, interruption
 

@@ -1,15 +1,15 @@
-"""Fuzz one reader guided by coverage: `python -m tests.soak.guided TARGET SECONDS`, with atheris installed.
+"""Coverage-guided fuzzing of one reader: `python -m tests.soak.guided TARGET SECONDS`, with atheris installed.
 
-The targets are those of fuzz.py; atheris prints the number of inputs, and the input that was answered wrongly, if any.
+The targets are those of fuzz.py. atheris prints the number of inputs, and the first input that is handled wrongly.
 """
 
 import sys
 import tempfile
 from pathlib import Path
 
-import atheris
+import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
-with atheris.instrument_imports(include=["pipeline"]):
+with atheris.instrument_imports(include=["pipeline", "shardset"]):
     from tests.soak.fuzz import attempt, make_targets
 
 

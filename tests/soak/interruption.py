@@ -1,4 +1,4 @@
-"""Processes that are killed or told to stop, and two that are at work in one place."""
+"""Processes that are killed or stopped, and two processes writing to the same place."""
 
 import atexit
 import hashlib
@@ -14,28 +14,26 @@ from functools import cache, partial
 from pathlib import Path
 from random import Random
 
-from pipeline import synthetic
-from pipeline.stages.download import write_raw
+from pipeline.sources import synthetic
 from shardset.errors import CorruptDataError
-from shardset.manifest import SPLITS
-from shardset.shards import hash_content, verify_shards
-from tests.helpers.workspace import Workspace, hash_files, make_workspace
+from shardset.shards import verify_shards
+from tests.helpers.shard_sets import write_raw_set
+from tests.helpers.workspace import REPOSITORY, Workspace, hash_files, make_workspace
 from tests.soak import Experiment, WrongBytesError
 
-REPOSITORY = Path(__file__).parent.parent.parent
 REPRO = ("dvc", "repro", "--single-item", "stats", "normalize", "report")
 STAGES = {"stats": "stats.json", "normalize": "shards", "report": "report"}
 PARAMS = (REPOSITORY / "params.yaml").read_text().replace("samples_per_shard: 10000", "samples_per_shard: 180")
-# Of the other process, or of the run before.
+# Of the other process, or of the previous run.
 OTHER_PARAMS = PARAMS.replace("scheme: dataset", "scheme: unit").replace("dtype: float32", "dtype: uint8")
 
-SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # which on Windows can't be handled either
+SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # can't be handled on Windows either
 
 Hashes = dict[str, str]
 
 
-# Runs a stage until its n-th call to the system that changes what is on disk, and dies right before or after that.
-DIE_AT_A_CALL = """
+# Runs a stage up to its n-th system call that changes the disk, and dies right before or after that call.
+DIE_AT_CALL = """
 import os, runpy, signal, sys
 left, after = int(sys.argv.pop(1)), sys.argv.pop(1) == "after"
 
@@ -55,7 +53,7 @@ for name in ("fsync", "mkdir", "rename", "replace", "rmdir", "unlink"):
     setattr(os, name, counted(getattr(os, name)))
 runpy.run_module("pipeline", run_name="__main__", alter_sys=True)
 """
-MOST_CALLS = {"stats": 6, "normalize": 45, "report": 44}  # of an undisturbed run
+MAX_CALLS = {"stats": 6, "normalize": 45, "report": 44}  # in an undisturbed run
 
 
 def start(stage: str, path: Path, *program: str) -> subprocess.Popen[str]:
@@ -66,13 +64,13 @@ def start(stage: str, path: Path, *program: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    """Wait for the end and return what was printed as an error."""
+    """Wait for the process to end, and return its stderr."""
     try:
         return process.communicate(timeout=60)[1]
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        raise AssertionError("it hung") from None
+        raise AssertionError("the process hung") from None
 
 
 def run(stage: str, path: Path) -> None:
@@ -88,20 +86,20 @@ def link_tree(source: Path, target: Path) -> None:
 
 @cache
 def undisturbed() -> tuple[Path, dict[str, float], Hashes]:
-    """Run each stage with either params; return the folder of `new` and `old`, seconds by stage and all hashes."""
+    """Run each stage with both params; return the folder of `new` and `old`, the seconds by stage, and all hashes."""
     path = Path(tempfile.mkdtemp(prefix="soak-interruption-"))
     atexit.register(shutil.rmtree, path)
-    splits = synthetic.generate({"train": 900, "test": 180})
+    images, _, _ = synthetic.generate({"train": 900, "test": 180})
     seconds = {}
     for name, params in (("old", OTHER_PARAMS), ("new", PARAMS)):
-        content_sha256 = hash_content(splits[split] for split in SPLITS)
-        write_raw(path / name / "data/raw", "synthetic", synthetic.CLASSES, content_sha256, splits)
+        (path / name / "data").mkdir(parents=True)
+        write_raw_set(path / name / "data/raw", images["train"], images["test"], num_classes=10)
         (path / name / "params.yaml").write_text(params)
         for stage in STAGES:
             begin = time.monotonic()
             run(stage, path / name)
             seconds[stage] = time.monotonic() - begin
-    # Read-only, as DVC's cache keeps them: what is written into one is seen, or fails.
+    # Read-only, as in DVC's cache. Writing into a file fails, or changes its hash.
     for file in path.rglob("data/**/*"):
         if file.is_file():
             file.chmod(0o444)
@@ -109,13 +107,13 @@ def undisturbed() -> tuple[Path, dict[str, float], Hashes]:
 
 
 def make_inputs(stage: str, path: Path) -> None:
-    """Put into `path` what a stage reads, with what the run before left in the place of its out."""
-    whole, _, _ = undisturbed()
+    """Link a stage's inputs into `path`, along with the output of a previous run."""
+    reference_dir, _, _ = undisturbed()
     (path / "params.yaml").write_text(PARAMS)
     (path / "data").mkdir()
-    link_tree(whole / "new/data/raw", path / "data/raw")
+    link_tree(reference_dir / "new/data/raw", path / "data/raw")
     for earlier, name in STAGES.items():
-        source = whole / ("old" if earlier == stage else "new") / "data" / name
+        source = reference_dir / ("old" if earlier == stage else "new") / "data" / name
         if source.is_dir():
             link_tree(source, path / "data" / name)
         else:
@@ -125,57 +123,57 @@ def make_inputs(stage: str, path: Path) -> None:
 
 
 def stop_and_run_again(stage: str, signals: tuple[signal.Signals, ...], random: Random, path: Path) -> None:
-    """Stop a stage at any moment, check that what is there is whole, old or new, and that the next run mends it all."""
-    whole, seconds, hashes = undisturbed()
+    """Stop a stage at any time. Check that each output is the old or the new one, and that the next run completes."""
+    reference_dir, seconds, hashes = undisturbed()
     make_inputs(stage, path)
     out = path / "data" / STAGES[stage]
     number = random.choice(signals)
     if number == SIGKILL and random.random() < 0.5:
-        place = str(random.randint(1, MOST_CALLS[stage])), random.choice(("before", "after"))
-        process = start(stage, path, "-c", DIE_AT_A_CALL, *place)
+        place = str(random.randint(1, MAX_CALLS[stage])), random.choice(("before", "after"))
+        process = start(stage, path, "-c", DIE_AT_CALL, *place)
     else:
         process = start(stage, path)
         time.sleep(random.uniform(0, 1.1 * seconds[stage]))
         process.send_signal(number)
     stderr = finish(process)
-    old, new = (hash_files(whole / name / "data" / STAGES[stage]) for name in ("old", "new"))
+    old, new = (hash_files(reference_dir / name / "data" / STAGES[stage]) for name in ("old", "new"))
     if number != SIGKILL:
-        # Of Python's own start-up nothing can be said: our code does not run yet.
+        # Before any code of the pipeline runs, Python may print a traceback of its own.
         assert "Traceback" not in stderr or "/pipeline/" not in stderr, stderr
         left = [file.name for file in (path / "data").rglob(".*")]
         assert not left, f"{left} were left behind"
-        assert process.returncode != 0 or hash_files(out) == new, "it said that it came to its end"
+        assert process.returncode != 0 or hash_files(out) == new, "it exited with 0 before it had finished"
     if stage == "normalize":
-        expect_whole_sets(path / "data", old, new)
+        assert_complete_sets(path / "data", old, new)
     elif not hash_files(out).keys() >= old.keys():
-        raise WrongBytesError("an old file is gone, and no new one is in its place")
+        raise WrongBytesError("an old file was removed without a new one in its place")
     for name, sha256 in hash_files(out).items():
         if sha256 not in (old.get(name), new.get(name)) and "/." not in name:
-            raise WrongBytesError(f"{name} is neither the old file nor the new one")
+            raise WrongBytesError(f"{name} is neither the old nor the new file")
     run(stage, path)
     if hash_files(out) != new:
-        raise WrongBytesError("the next run gave other bytes")
-    assert not list((path / "data").rglob(".*")), "the next run left something behind"
-    assert hash_files(whole) == hashes, "a file that was shared by a hard link was written into"
+        raise WrongBytesError("the next run gave different bytes")
+    assert not list((path / "data").rglob(".*")), "the next run left temporary files behind"
+    assert hash_files(reference_dir) == hashes, "a hard-linked file was written into"
 
 
-def expect_whole_sets(data_dir: Path, *allowed: Hashes) -> None:
-    """Open what looks like a shard set in `data_dir`: each has to be one of those allowed, or to be refused.
+def assert_complete_sets(data_dir: Path, *allowed: Hashes) -> None:
+    """Check that every folder in `data_dir` that opens as a shard set is one of those allowed.
 
-    One of them has to be there, though perhaps not in its place: a process may have ended between the two renames.
+    At least one must open, though perhaps under a temporary name: a process may have ended between the two renames.
     """
-    wanted = [strip_folder(hashes) for hashes in allowed]
-    num_whole = 0
+    expected = [strip_folder(hashes) for hashes in allowed]
+    num_complete = 0
     for folder in data_dir.glob("*shards*/"):
         try:
             verify_shards(folder)
         except CorruptDataError:
-            assert folder.name != "shards", "the set in its place is not whole"
+            assert folder.name != "shards", "the set at its final place is incomplete"
         else:
-            num_whole += 1
-            if strip_folder(hash_files(folder)) not in wanted:
-                raise WrongBytesError(f"{folder} opens, and is no set that was made")
-    assert num_whole, "no set is left"
+            num_complete += 1
+            if strip_folder(hash_files(folder)) not in expected:
+                raise WrongBytesError(f"{folder} opens, but is none of the sets that were written")
+    assert num_complete, "no set was left"
 
 
 def strip_folder(hashes: Hashes) -> Hashes:
@@ -183,8 +181,8 @@ def strip_folder(hashes: Hashes) -> Hashes:
 
 
 def two_at_once(random: Random, path: Path) -> None:
-    """Run two normalize with different params into one place, and perhaps kill one: it holds the set of one of them."""
-    whole, seconds, _ = undisturbed()
+    """Run two `normalize` with different params into one folder, and perhaps kill one of them."""
+    reference_dir, seconds, _ = undisturbed()
     make_inputs("normalize", path)
     (path / "other").mkdir()
     (path / "other/params.yaml").write_text(OTHER_PARAMS)
@@ -203,25 +201,25 @@ def two_at_once(random: Random, path: Path) -> None:
             assert stderr.count("\n") == 1, stderr
         elif process.returncode:
             assert process is killed, stderr
-    old, new = (hash_files(whole / name / "data/shards") for name in ("old", "new"))
-    expect_whole_sets(path / "data", old, new)
+    old, new = (hash_files(reference_dir / name / "data/shards") for name in ("old", "new"))
+    assert_complete_sets(path / "data", old, new)
     if not killed:
-        assert any(process.returncode == 0 for process in processes), "neither came to its end"
-        assert not list((path / "data").glob(".*")), "something was left behind"
+        assert any(process.returncode == 0 for process in processes), "neither process finished"
+        assert not list((path / "data").glob(".*")), "temporary files were left behind"
     run("normalize", path)
     if hash_files(path / "data/shards") != new:
-        raise WrongBytesError("the next run gave other bytes")
-    assert not list((path / "data").glob(".*")), "the next run left something behind"
+        raise WrongBytesError("the next run gave different bytes")
+    assert not list((path / "data").glob(".*")), "the next run left temporary files behind"
 
 
 @cache
 def reproduced() -> tuple[Workspace, float]:
-    """Run `dvc repro` with other params, and return the workspace and how long it took."""
-    whole, _, _ = undisturbed()
+    """Run `dvc repro` with OTHER_PARAMS, and return the workspace and the seconds it took."""
+    reference_dir, _, _ = undisturbed()
     path = Path(tempfile.mkdtemp(prefix="soak-repro-"))
     atexit.register(shutil.rmtree, path)
     workspace = make_workspace(path / "workspace")
-    shutil.copytree(whole / "new/data/raw", workspace.path / "data/raw")
+    shutil.copytree(reference_dir / "new/data/raw", workspace.path / "data/raw")
     (workspace.path / "params.yaml").write_text(OTHER_PARAMS)
     begin = time.monotonic()
     done = workspace.run(*REPRO)
@@ -230,11 +228,11 @@ def reproduced() -> tuple[Workspace, float]:
 
 
 def kill_repro(random: Random, path: Path) -> None:
-    """Kill DVC and its stage at any moment: DVC's cache stays whole, and the next run has what it would have had."""
-    whole, _, _ = undisturbed()
+    """Kill DVC and its stage at any time. Check that DVC's cache is intact and that the next run completes."""
+    reference_dir, _, _ = undisturbed()
     source, seconds = reproduced()
     workspace = Workspace(path / "workspace")
-    subprocess.run(["cp", "-a", source.path, workspace.path], check=True)  # which keeps the links to the cache
+    subprocess.run(["cp", "-a", source.path, workspace.path], check=True)  # keeps the hard links to the cache
     (workspace.path / "params.yaml").write_text(PARAMS)
     process = subprocess.Popen(
         REPRO,
@@ -248,34 +246,37 @@ def kill_repro(random: Random, path: Path) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, SIGKILL)
     process.wait()
-    expect_whole_cache(workspace)
+    assert_intact_cache(workspace)
     done = workspace.run(*REPRO)
     assert done.returncode == 0, done.stderr
-    expect_whole_cache(workspace)
+    assert_intact_cache(workspace)
     for name in STAGES.values():
-        # DVC adds a .gitignore to a folder of outs.
-        if not hash_files(whole / "new/data" / name).items() <= hash_files(workspace.path / "data" / name).items():
-            raise WrongBytesError(f"the next run gave another {name}")
+        # DVC adds a .gitignore to the folder of an output.
+        if (
+            not hash_files(reference_dir / "new/data" / name).items()
+            <= hash_files(workspace.path / "data" / name).items()
+        ):
+            raise WrongBytesError(f"the next run gave a different {name}")
     assert workspace.run("dvc", "status", *STAGES).stdout.startswith("Data and pipelines are up to date")
 
 
-def expect_whole_cache(workspace: Workspace) -> None:
+def assert_intact_cache(workspace: Workspace) -> None:
     for file in (workspace.path / ".dvc/cache/files/md5").glob("??/*"):
         if hashlib.md5(file.read_bytes()).hexdigest() != file.parent.name + file.name.removesuffix(".dir"):
-            raise WrongBytesError(f"{file} in DVC's cache is not what its name says")
+            raise WrongBytesError(f"{file} in DVC's cache does not match its name")
 
 
-AGAIN = "old or new bytes in place, none between; the next run gives the right ones and cleans up"
+RECOVERED = "old or new output in place, never a mix; the next run is correct and cleans up"
 
 EXPERIMENTS: tuple[Experiment, ...] = (
     *(
-        Experiment(f"SIGKILL during `{stage}`", AGAIN, partial(stop_and_run_again, stage, (SIGKILL,)), 2, 200)
+        Experiment(f"SIGKILL during `{stage}`", RECOVERED, partial(stop_and_run_again, stage, (SIGKILL,)), 2, 200)
         for stage in STAGES
     ),
     *(
         Experiment(
             f"SIGTERM or Ctrl-C during `{stage}`",
-            "no traceback and nothing left behind; else the same",
+            "as for SIGKILL, but also no traceback and no temporary files",
             partial(stop_and_run_again, stage, (signal.SIGTERM, signal.SIGINT)),
             2,
             100,
@@ -283,15 +284,15 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         for stage in STAGES
     ),
     Experiment(
-        "two `normalize` into one place, one of them perhaps killed",
-        "the set of one or of the other; who comes second is told so",
+        "two `normalize` writing one folder, one perhaps killed",
+        "the complete output of one of them; the second process exits with an error",
         two_at_once,
         2,
         100,
     ),
     Experiment(
         "SIGKILL of `dvc repro` and its stage",
-        "DVC's cache whole; the next `dvc repro` gives the right bytes",
+        "DVC's cache intact; the next `dvc repro` is correct",
         kill_repro,
         1,
         10,

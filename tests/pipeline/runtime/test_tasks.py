@@ -1,34 +1,33 @@
-"""The result depends neither on the number of threads nor on where the tasks run."""
-
-import hashlib
 import os
 import signal
 import subprocess
 import sys
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline import parallel
-from pipeline.params import ReportParams
+from pipeline.runtime import tasks
 from pipeline.runtime.tasks import map_tasks
+from pipeline.shards.writer import write_shards
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.report import write_report
 from pipeline.stages.stats import write_stats
 from shardset.errors import CorruptDataError, InputError
-from shardset.shards import verify_shards, write_shards
+from shardset.shards import verify_shards
 from tests.helpers.shard_sets import make_params
+from tests.helpers.workspace import hash_files
 
 
 def run_all(raw_dir, path, scheduler=None):
-    """Run the stages after the download, on a cluster those that can, and return the hash of every file."""
+    """Run the stages after download, with `scheduler` those that accept one, and return the hash of every file."""
     write_stats(raw_dir, path / "stats.json", scheduler)
     params = make_params(samples_per_shard=1500)
     normalize_shards(raw_dir, path / "stats.json", path / "shards", params, scheduler)
     if scheduler is None:
-        write_report(raw_dir, path / "shards", path / "report", ReportParams(decimals=4))
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return {str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+        write_report(raw_dir, path / "shards", path / "report", decimals=4)
+    return hash_files(path)
 
 
 @pytest.fixture(scope="module")
@@ -36,22 +35,27 @@ def expected(synthetic_raw, tmp_path_factory):
     return run_all(synthetic_raw, tmp_path_factory.mktemp("expected"))
 
 
-@pytest.mark.parametrize("num_threads", ["1", "2", "7"])
-def test_every_byte_is_the_same_on_any_number_of_threads(num_threads, expected, synthetic_raw, tmp_path, monkeypatch):
+@pytest.mark.slow
+@pytest.mark.parametrize("num_threads", ["1", "7"])
+def test_result_is_the_same_with_any_number_of_threads(num_threads, expected, synthetic_raw, tmp_path, monkeypatch):
     monkeypatch.setenv("PIPELINE_THREADS", num_threads)
     assert run_all(synthetic_raw, tmp_path) == expected
     assert len(expected) == 1 + (2 * (8 + 2) + 3) + 7
 
 
 @pytest.mark.parametrize("setting", ["0", "-1", "two", "1.5"])
-def test_a_number_of_threads_that_is_none_is_refused(setting, monkeypatch):
+def test_wrong_number_of_threads_is_refused(setting, monkeypatch):
     monkeypatch.setenv("PIPELINE_THREADS", setting)
-    with pytest.raises(InputError, match=f"PIPELINE_THREADS: .* got '{setting}'"):
+    with pytest.raises(InputError, match=f"PIPELINE_THREADS: should be a whole number from 1 to 9999, got '{setting}'"):
         map_tasks(str, [1])
 
 
-def test_results_come_in_the_order_of_the_items_and_the_first_error_ends_it():
+def test_results_are_in_the_order_of_the_items():
     assert map_tasks(lambda item: item * item, range(50)) == [item * item for item in range(50)]
+    assert map_tasks(str, []) == []
+
+
+def test_first_error_ends_the_tasks():
     done = []
 
     def divide(item):
@@ -72,47 +76,45 @@ def cluster():
         yield cluster.scheduler_address
 
 
-def test_every_byte_is_the_same_on_a_cluster_of_two_processes(cluster, expected, synthetic_raw, tmp_path):
+@pytest.mark.slow
+def test_result_is_the_same_on_a_cluster(cluster, expected, synthetic_raw, tmp_path):
     shards = {name: sha256 for name, sha256 in expected.items() if not name.startswith("report/")}
     assert run_all(synthetic_raw, tmp_path, cluster) == shards
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills a process")
-def test_a_worker_that_is_lost_amid_a_shard_is_made_up_for(tmp_path):
+def test_lost_worker_is_retried(tmp_path):
     distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
     images = np.arange(12, dtype=np.uint8).reshape(4, 3, 1, 1)
-    was_here = tmp_path / "was here"
+    killed = tmp_path / "killed"
 
     def blocks(split, start, stop):
         yield images[start:stop]
-        if not was_here.exists():
-            was_here.touch()
+        if not killed.exists():
+            killed.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    labels = dict.fromkeys(("train", "test"), np.arange(4))
-    settings = {"dtype": "uint8", "image_shape": (3, 1, 1), "samples_per_shard": 4}
-    written = {}
+    labels: Any = {split: np.arange(4) for split in ("train", "test")}
+    write = partial(write_shards, dtype="uint8", image_shape=(3, 1, 1), samples_per_shard=4)
     for name in ("cluster", "here"):
         (tmp_path / name).mkdir()
-        if name == "here":
-            written[name] = write_shards(tmp_path / name, labels, blocks, **settings)
-            continue
-        with distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0", host="127.0.0.1"
-        ) as cluster:
-            written[name] = write_shards(
-                tmp_path / name, labels, blocks, **settings, scheduler=cluster.scheduler_address
-            )
-    assert was_here.exists()
-    assert written["cluster"] == written["here"]
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0", host="127.0.0.1"
+    ) as cluster:
+        on_cluster = write(tmp_path / "cluster", labels, blocks, scheduler=cluster.scheduler_address)
+    assert killed.exists()
+    assert on_cluster == write(tmp_path / "here", labels, blocks)
+    assert hash_files(tmp_path / "cluster") == hash_files(tmp_path / "here")
 
 
-def test_a_cluster_that_can_not_do_the_work_is_told_so(monkeypatch):
+@pytest.mark.slow
+def test_cluster_without_usable_workers_is_named(monkeypatch):
     distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
-    monkeypatch.setattr(parallel, "WORKERS_WITHIN", 0.5)
+    monkeypatch.setattr(tasks, "FIRST_WORKER_TIMEOUT", 0.5)
     with distributed.LocalCluster(n_workers=0, processes=True, dashboard_address=":0", host="127.0.0.1") as cluster:
         address = cluster.scheduler_address
-        with pytest.raises(InputError, match=f"scheduler {address}: has no worker, and got none in 0.5 s"):
+        with pytest.raises(InputError, match=f"scheduler {address}: no worker joined within 0.5 s"):
             map_tasks(str, [1], address)
         code = (
             "import runpy, sys; sys.modules['pipeline'] = None; "
@@ -120,15 +122,16 @@ def test_a_cluster_that_can_not_do_the_work_is_told_so(monkeypatch):
         )
         worker = subprocess.Popen([sys.executable, "-c", code, address, "--no-nanny", "--no-dashboard"])
         try:
-            monkeypatch.setattr(parallel, "WORKERS_WITHIN", 30)
-            with pytest.raises(InputError, match="its workers need this package"):
+            monkeypatch.setattr(tasks, "FIRST_WORKER_TIMEOUT", 30)
+            with pytest.raises(InputError, match="its workers don't have this package"):
                 map_tasks(str, [1], address)
         finally:
             worker.kill()
             worker.wait()
 
 
-def test_a_command_runs_on_a_cluster(cluster, workspace, tiny_raw, tiny):
+@pytest.mark.slow
+def test_commands_run_on_a_cluster(cluster, workspace, tiny_raw, tiny):
     (workspace.path / "data").mkdir(exist_ok=True)
     (workspace.path / "data/raw").symlink_to(tiny_raw)
     for command in ("stats", "normalize"):
@@ -137,7 +140,8 @@ def test_a_command_runs_on_a_cluster(cluster, workspace, tiny_raw, tiny):
     assert verify_shards(workspace.path / "data/shards").manifest.content_sha256 == tiny.content_sha256
 
 
-def test_an_error_on_a_worker_is_the_same_error_here(cluster, synthetic_raw):
+@pytest.mark.slow
+def test_error_on_a_worker_is_raised_here(cluster, synthetic_raw):
     def fail(item):
         raise CorruptDataError(f"{item} is wrong")
 
@@ -146,13 +150,16 @@ def test_an_error_on_a_worker_is_the_same_error_here(cluster, synthetic_raw):
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x", "::"])
-def test_a_scheduler_that_can_not_be_reached_is_named(address, monkeypatch):
+@pytest.mark.slow
+def test_unreachable_scheduler_is_named(address, monkeypatch):
     dask = pytest.importorskip("dask", reason="the extra dask is not installed")
-    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), pytest.raises(InputError, match="^scheduler "):
+    message = f"^scheduler {address}: can't be reached: "
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), pytest.raises(InputError, match=message):
         map_tasks(str, [1], address)
 
 
-def test_a_scheduler_that_needs_certificates_is_named(workspace, tiny_raw):
+@pytest.mark.slow
+def test_scheduler_that_needs_certificates_is_named(workspace, tiny_raw):
     pytest.importorskip("distributed", reason="the extra dask is not installed")
     (workspace.path / "data").mkdir()
     (workspace.path / "data/raw").symlink_to(tiny_raw)

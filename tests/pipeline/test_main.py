@@ -1,0 +1,59 @@
+import os
+import shutil
+import signal
+import time
+
+import pytest
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals to a single process")
+@pytest.mark.slow
+def test_stopped_stage_leaves_nothing_behind(workspace, synthetic_raw):
+    shutil.copytree(synthetic_raw, workspace.path / "data/raw")
+    workspace.pipeline("stats")
+    workspace.set_param("samples_per_shard: 10000", "samples_per_shard: 10")  # seconds of work
+    before = sorted((workspace.path / "data").iterdir())
+    # Shells make background processes, and so these tests and their commands, ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        process = workspace.start("normalize")
+        while not list((workspace.path / "data").glob(".shards.*.tmp/train/images-*")):
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.send_signal(number)
+        _, stderr = process.communicate()
+        assert process.returncode == 128 + number
+        assert "Traceback" not in stderr
+        assert sorted((workspace.path / "data").iterdir()) == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals to a single process")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "os.kill(os.getpid(), {})",
+        "try:\n  os.kill(os.getpid(), {})\nexcept BaseException:\n  raise ImportError('interrupted') from None",
+        "import time\nclass Dying:\n  def __del__(self):\n    os.kill(os.getpid(), {})\nDying()\ntime.sleep(9)",
+    ],
+    ids=["in a module", "replaced by another exception", "dropped by Python"],
+)
+def test_signal_during_import_prints_no_traceback(number, place, workspace):
+    # The first module that the commands import.
+    (workspace.path / "typer.py").write_text(f"import os\n{place.format(int(number))}")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    done = workspace.pipeline("stats")
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals to a single process")
+def test_ignored_signal_stays_ignored(workspace):
+    program = (
+        "import os, runpy, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "import pipeline.__main__\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        "print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)\n"
+    )
+    done = workspace.run("python", "-c", program)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
