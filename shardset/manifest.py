@@ -83,11 +83,14 @@ class Manifest(Model, frozen=True):
 
     def __post_init__(self) -> None:
         if "train" not in self.splits or list(self.splits) != [split for split in SPLITS if split in self.splits]:
-            raise ValueError(f"splits: should be train, then val and test where there are any, got {[*self.splits]}")
+            found = [*self.splits]
+            raise ValueError(
+                f"splits: should be train, optionally followed by val and test, in this order, got {found}"
+            )
         if len(set(self.classes)) != len(self.classes):
-            raise ValueError("classes: should have names that differ")
+            raise ValueError("classes: names should be unique")
         if len(self.channels) != self.image_shape[0]:
-            raise ValueError("channels: should be as many as image_shape says")
+            raise ValueError(f"channels: should be {self.image_shape[0]} names, as image_shape says")
         if self.normalization:
             lengths = {len(self.normalization.mean), len(self.normalization.std)}
             if lengths != {len(self.channels)}:
@@ -126,7 +129,7 @@ def load_manifest(shards_dir: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError):
         raise CorruptDataError(f"{path}: missing, so {shards_dir} is not a complete shard set") from None
     except (ValueError, RecursionError) as error:
-        raise CorruptDataError(f"{path}: {error}. Restore the file from where the set came from.") from None
+        raise CorruptDataError(f"{path}: {error}. Restore the file from the original source.") from None
 
 
 def _parse_manifest(content: bytes) -> Manifest:

@@ -121,8 +121,7 @@ class ShardSet:
         if any(problems):
             differences = "\n  ".join(filter(None, problems))
             raise CorruptDataError(
-                f"{self.dir} differs from its manifest:\n  {differences}\n"
-                "Restore these files from where the set came from."
+                f"{self.dir} differs from its manifest:\n  {differences}\nRestore these files from the original source."
             )
 
     def check_unchanged(self) -> None:

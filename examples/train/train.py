@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from pipeline import ShardDataset
+from shardset import ShardDataset
 
 
 def make_model(num_classes: int) -> nn.Sequential:

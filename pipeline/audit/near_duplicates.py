@@ -24,10 +24,10 @@ from shardset.shards import Array, ShardSet, split_range
 # these are true near-duplicates: 48 up to 0.2, 42 from there to 0.3, 35 to 0.35, but only 26 from 0.35 to 0.4.
 MAX_DISTANCE = 0.35
 EXACT_SUM = 2**24
-GRID = 8  # cells a side
+GRID = 8  # cells per side
 NUM_CANDIDATES = 8
-MIN_LIKENESS = 0.5  # of candidates, in [-1, 1]
-LIKENESSES_AT_ONCE = 1_600_000  # 6 MB: 32 images against 50,000 train images; and as many mirrored
+MIN_SIMILARITY = 0.5  # of candidates, in [-1, 1]
+SIMILARITIES_PER_TASK = 1_600_000  # 6 MB: 32 images against 50,000 train images; and as many mirrored
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -60,7 +60,7 @@ def find_near_duplicates(raw: ShardSet, max_distance: float = MAX_DISTANCE) -> l
     def find(task: tuple[Split, Indices]) -> list[NearDuplicate]:
         return list(_find_near(raw, train, *task, max_distance))
 
-    size = max(1, LIKENESSES_AT_ONCE // raw.manifest.splits["train"].samples)
+    size = max(1, SIMILARITIES_PER_TASK // raw.manifest.splits["train"].samples)
     tasks = [(split, indices) for split in splits for indices in _ranges(raw, split, size)]
     return [pair for pairs in map_tasks(find, tasks) for pair in pairs]
 
@@ -80,7 +80,7 @@ def grid_descriptors(pixels: Array) -> Floats:
     return _scale(deviations, norms, EXACT_SUM**0.5 - deviations.shape[-1] ** 0.5)
 
 
-def find_edges(pixels: Array) -> Floats:
+def compute_edges(pixels: Array) -> Floats:
     """Compute the edges of images (n, C, H, W) as steps down and to the right, (n, 2, h, w) integers.
 
     The image is converted to grey and smoothed. Steps are clipped at their mean over the image, so that a horizon or
@@ -96,7 +96,7 @@ def find_edges(pixels: Array) -> Floats:
     return _scale(np.clip(steps, -limits, limits), limits, (EXACT_SUM / prod(steps.shape[1:])) ** 0.5 - 1)
 
 
-def measure_distances(tests: Floats, trains: Floats, max_shift: tuple[int, int]) -> NDArray[np.float64]:
+def compute_distances(tests: Floats, trains: Floats, max_shift: tuple[int, int]) -> NDArray[np.float64]:
     """Compute 1 - the correlation of edges (n, 2, h, w) where they overlap, at the best shift within `max_shift`."""
     best = np.zeros(len(tests))
     for down, right in product(*(range(-most, most + 1) for most in max_shift)):
@@ -117,9 +117,10 @@ def _find_near(
     if not len(tests):
         return
     is_mirrored = (mirrored > plain)[tests, trains]
-    edges = np.where(is_mirrored[:, None, None, None], *(find_edges(of)[tests] for of in (pixels[..., ::-1], pixels)))
+    flipped, straight = (compute_edges(images)[tests] for images in (pixels[..., ::-1], pixels))
+    edges = np.where(is_mirrored[:, None, None, None], flipped, straight)
     height, width = pixels.shape[2:]
-    distances = measure_distances(edges, find_edges(raw.take("train", trains)), (height // 12, width // 12))
+    distances = compute_distances(edges, compute_edges(raw.take("train", trains)), (height // 12, width // 12))
     for pair in np.flatnonzero(distances <= max_distance).tolist():
         yield NearDuplicate(
             split=split,
@@ -130,12 +131,12 @@ def _find_near(
         )
 
 
-def _choose_candidates(likenesses: Floats) -> tuple[Indices, Indices]:
+def _choose_candidates(similarities: Floats) -> tuple[Indices, Indices]:
     """Choose the most similar train images of each image, as indices of pairs. Ties go to the lower index."""
     chosen = []
-    count = min(NUM_CANDIDATES, likenesses.shape[1])
-    for test, row in enumerate(likenesses):
-        enough = max(np.partition(row, -count)[-count], MIN_LIKENESS * EXACT_SUM)
+    count = min(NUM_CANDIDATES, similarities.shape[1])
+    for test, row in enumerate(similarities):
+        enough = max(np.partition(row, -count)[-count], MIN_SIMILARITY * EXACT_SUM)
         trains = np.flatnonzero(row >= enough)
         best = np.sort(trains[np.argsort(-row[trains], kind="stable")][:count])
         chosen.append(np.stack([np.full(len(best), test), best]))

@@ -36,7 +36,7 @@ def exclusive_lock(path: Path, *, wait: bool) -> Iterator[None]:
             except (BlockingIOError, PermissionError):
                 if not wait:
                     raise PipelineError(
-                        f"{path}: another process is writing it: wait for it to finish, then run this again"
+                        f"{path}: another process is writing to it. Try again when it has finished."
                     ) from None
                 time.sleep(0.1)
                 continue

@@ -54,7 +54,7 @@ def _local_path(source: str) -> Path | None:
         return None
     if scheme == "file":
         if urlsplit(source).netloc not in ("", "localhost"):
-            raise ValueError("a file URL should be of this machine, file:///path")
+            raise ValueError("file URLs should refer to this machine, file:///path")
         return Path(url2pathname(urlsplit(source).path))
     if "://" in source:
         raise ValueError("should be an http, https or file URL, or a path")

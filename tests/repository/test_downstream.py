@@ -4,16 +4,24 @@ import hashlib
 import json
 import shutil
 
-import boto3
+import boto3  # type: ignore[import-untyped]
 import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
-from tests.helpers.workspace import REPOSITORY, Workspace, commit, make_repository, make_workspace
-
-READ = (
-    "from pipeline import ShardDataset; d = ShardDataset({!r}); print(len(d), d[0][0].dtype, d._shards.manifest.dtype)"
+from tests.helpers.workspace import (
+    REPOSITORY,
+    Workspace,
+    assert_succeeds,
+    commit,
+    make_repository,
+    make_workspace,
+    register_dataset,
 )
+
+pytestmark = pytest.mark.slow
+
+READ = "from shardset import ShardDataset; d = ShardDataset({!r}); print(len(d), d[0][0].dtype, d.manifest.dtype)"
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +29,7 @@ def upstream(tiny, tmp_path_factory) -> Workspace:
     """A repository that has released v1, float32, and v2, uint8, of the tiny dataset."""
     folder = tmp_path_factory.mktemp("upstream")
     workspace = make_workspace(folder / "cifar-pipeline")
-    tiny.install_reader(workspace.path)
-    facts_path = workspace.path / "pipeline/datasets.py"
-    facts_path.write_text(f"{facts_path.read_text()}\nDATASETS['tiny'] = {tiny.facts()!r}\n")
+    register_dataset(workspace.path / "pipeline", "tiny", tiny.facts())
     workspace.set_param("dataset: cifar10", "dataset: tiny")
     source = str(tiny.write_files(folder / "source"))
     workspace.repro(PIPELINE_SOURCE=source)
@@ -36,6 +42,7 @@ def upstream(tiny, tmp_path_factory) -> Workspace:
 
 @pytest.fixture
 def downstream(tmp_path) -> Workspace:
+    """An empty repository of a consumer, with DVC."""
     return make_repository(tmp_path / "training")
 
 
@@ -43,7 +50,7 @@ def read_shards(workspace, path="data/shards"):
     return assert_succeeds(workspace.run("python", "-c", READ.format(path), PYTHONPATH=str(REPOSITORY))).strip()
 
 
-def test_dvc_import_pins_a_version_and_dvc_update_moves_to_another(upstream, downstream):
+def test_dvc_import_pins_a_version_until_dvc_update(upstream, downstream):
     (downstream.path / "data").mkdir()
     assert_succeeds(
         downstream.run("dvc", "import", upstream.path, "data/shards", "--rev", "v1", "--out", "data/shards")
@@ -60,7 +67,7 @@ def test_dvc_import_pins_a_version_and_dvc_update_moves_to_another(upstream, dow
     assert read_shards(downstream) == "100 torch.float32 uint8"
 
 
-def test_an_import_by_address_takes_the_data_from_a_remote_that_has_one_too(upstream, downstream, tmp_path):
+def test_import_by_url_reads_from_the_remote(upstream, downstream, tmp_path):
     clone = Workspace(tmp_path / "published")
     assert_succeeds(upstream.run("git", "clone", "--quiet", upstream.path, clone.path))
     storage = upstream.path.parent / "cifar-pipeline-storage"
@@ -71,7 +78,7 @@ def test_an_import_by_address_takes_the_data_from_a_remote_that_has_one_too(upst
     assert read_shards(downstream) == "100 torch.float32 uint8"
 
 
-def test_dvc_get_takes_a_split_or_a_file(upstream, downstream):
+def test_dvc_get_fetches_a_split_or_a_file(upstream, downstream):
     for path, rev in (("data/shards/test", "v1"), ("data/shards/manifest.json", "v2"), ("data/stats.json", "v1")):
         assert_succeeds(downstream.run("dvc", "get", upstream.path, path, "--rev", rev))
     assert sorted(path.name for path in (downstream.path / "test").iterdir()) == [
@@ -82,7 +89,7 @@ def test_dvc_get_takes_a_split_or_a_file(upstream, downstream):
     assert json.loads((downstream.path / "stats.json").read_bytes())["images"] == 100
 
 
-def test_dvc_api_and_its_file_system_read_a_version_without_a_checkout(upstream, downstream):
+def test_dvc_api_reads_a_version_without_a_checkout(upstream, downstream):
     program = (
         "import io, json, sys, dvc.api, numpy as np\n"
         "repo = sys.argv[1]\n"
@@ -99,25 +106,31 @@ def test_dvc_api_and_its_file_system_read_a_version_without_a_checkout(upstream,
     assert read_shards(downstream, "shards") == "100 torch.float32 float32"
 
 
-def test_git_alone_has_the_statistics_of_every_version(upstream):
+def test_git_alone_has_the_statistics_of_each_version(upstream):
     shown = assert_succeeds(upstream.run("git", "show", "v1:data/stats.json"))
     assert shown == (upstream.path / "data/stats.json").read_text()
 
 
-def test_a_plain_copy_is_a_whole_shard_set(upstream, downstream):
+def test_plain_copy_is_a_complete_shard_set(upstream, downstream):
     shutil.copytree(upstream.path / "data/shards", downstream.path / "copied")
     assert read_shards(downstream, "copied") == "100 torch.float32 uint8"
     assert_succeeds(downstream.run("python", "-m", "pipeline", "verify", "copied", PYTHONPATH=str(REPOSITORY)))
 
 
-def test_a_clone_that_pulls_proves_that_the_remote_holds_a_release(upstream):
+def test_pipeline_module_of_a_consumer_does_not_interfere(upstream, downstream):
+    shutil.copytree(upstream.path / "data/shards", downstream.path / "data/shards")
+    (downstream.path / "pipeline.py").write_text("raise ImportError('not the module that shardset needs')\n")
+    assert read_shards(downstream) == "100 torch.float32 uint8"
+
+
+def test_clone_that_pulls_proves_the_remote_complete(upstream):
     assert "in sync" in assert_succeeds(upstream.run("dvc", "status", "--cloud"))
     clone = Workspace(upstream.path.parent / "clone")
     assert_succeeds(upstream.run("git", "clone", "--quiet", "--branch", "v1", upstream.path, clone.path))
     assert_succeeds(clone.run("dvc", "pull"))
     assert_succeeds(clone.pipeline("verify", "data/shards"))
     assert clone.repro() == set()
-    # One object is lost: status and push take the remote's word for the folder that holds it, a fresh clone does not.
+    # Delete one object: status and push trust the remote's entry for the folder that holds it, a fresh clone does not.
     (cached,) = clone.path.glob(".dvc/cache/files/md5/*/" + md5_of(clone.path / "data/shards/manifest.json")[2:])
     stored = upstream.path.parent / "cifar-pipeline-storage" / cached.relative_to(clone.path / ".dvc/cache")
     content = stored.read_bytes()
@@ -137,7 +150,7 @@ def md5_of(path):
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
-def test_push_and_pull_speak_s3(upstream, tmp_path):
+def test_push_and_pull_work_with_s3(upstream, tmp_path):
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:

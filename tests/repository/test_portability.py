@@ -1,4 +1,4 @@
-"""The same bytes whatever the folder, the locale and the environment are."""
+"""The same bytes in every folder, locale and environment."""
 
 import re
 import shutil
@@ -10,11 +10,14 @@ from pipeline.sources.registry import DATASETS
 from pipeline.stages.download import download_dataset
 from tests.helpers.workspace import REPOSITORY, Workspace, hash_files
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs sh, a umask, and names that Windows can't have")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="needs sh, a umask, and names that Windows doesn't allow"),
+]
 
 ASCII_ONLY = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 ODD_NAME = "a b/ünïcödé 数据 🐸/it's $HOME; [x]* 100%"
-LONG_NAME = "/".join(["d" * 200] * (8 if sys.platform == "linux" else 3))  # macOS allows for 1,024 bytes
+LONG_NAME = "/".join(["d" * 200] * (8 if sys.platform == "linux" else 3))  # macOS allows 1,024 bytes
 
 
 def run(workspace, *args, umask="022", **env):
@@ -35,7 +38,8 @@ def run_all(raw_dir, path, **settings):
 
 
 @pytest.fixture(scope="module")
-def expected(tiny_raw, tmp_path_factory):
+def expected_hashes(tiny_raw, tmp_path_factory):
+    """The SHA-256 of each file of a run in ordinary circumstances."""
     return hash_files(run_all(tiny_raw, tmp_path_factory.mktemp("expected") / "here").path)
 
 
@@ -49,14 +53,14 @@ def expected(tiny_raw, tmp_path_factory):
     ],
     ids=["odd names", "odd names in ASCII", "long names, private files", "development mode"],
 )
-def test_every_byte_is_the_same(name, settings, expected, tiny_raw, tmp_path):
+def test_bytes_do_not_depend_on_the_environment(name, settings, expected_hashes, tiny_raw, tmp_path):
     workspace = run_all(tiny_raw, tmp_path / name, **settings)
-    assert hash_files(workspace.path) == expected
+    assert hash_files(workspace.path) == expected_hashes
     modes = {file.stat().st_mode & 0o077 for file in (workspace.path / "data/shards").rglob("*")}
     assert modes == ({0} if "umask" in settings else {0o044, 0o055})
 
 
-def test_an_error_shows_a_path_that_the_locale_can_not_spell(tiny_raw, tmp_path):
+def test_error_with_a_non_ascii_path_is_printed_in_ascii(tiny_raw, tmp_path):
     workspace = Workspace(tmp_path / ODD_NAME)
     shutil.copytree(tiny_raw, workspace.path / "data/raw")
     shutil.rmtree(workspace.path / "data/raw/test")
@@ -66,21 +70,19 @@ def test_an_error_shows_a_path_that_the_locale_can_not_spell(tiny_raw, tmp_path)
     assert "images-00000-of-00001.npy: missing" in done.stderr
 
 
-def test_a_path_that_the_output_can_not_spell_is_shown_all_the_same(tiny_raw, tmp_path):
+def test_path_outside_the_output_encoding_is_escaped(tiny_raw, tmp_path):
     shutil.copytree(tiny_raw, tmp_path / "数据")
     done = run(Workspace(tmp_path), "verify", tmp_path / "数据", PYTHONIOENCODING="cp1252:strict")
     assert (done.returncode, done.stderr) == (0, "")
     assert r"\u6570\u636e: tiny" in done.stdout
 
 
-def test_names_are_good_ones_where_case_does_not_count_and_on_windows(expected):
-    assert len({name.casefold() for name in expected}) == len(expected)
-    assert all(re.fullmatch(r"[A-Za-z0-9./_-]+", name) for name in expected)
+def test_file_names_are_portable(expected_hashes):
+    assert len({name.casefold() for name in expected_hashes}) == len(expected_hashes)
+    assert all(re.fullmatch(r"[A-Za-z0-9./_-]+", name) for name in expected_hashes)
 
 
-def test_a_source_that_is_read_only_stays_as_it_was(tiny, tmp_path, monkeypatch):
-    tiny.install_reader(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
+def test_read_only_source_is_left_unchanged(tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(DATASETS, "tiny", tiny.facts())
     source = tiny.write_files(tmp_path / "source")
     paths = sorted([source, *source.rglob("*")])

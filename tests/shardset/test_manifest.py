@@ -46,7 +46,7 @@ def assert_refused(set_dir, message):
     assert str(caught.value).startswith(f"{set_dir / 'manifest.json'}: ")
     assert "\n" not in str(caught.value)
     assert message in str(caught.value)
-    assert "Restore the file from where the set came from." in str(caught.value)
+    assert "Restore the file from the original source." in str(caught.value)
 
 
 def test_written_manifest_is_read_back(synthetic_raw):
@@ -84,7 +84,7 @@ def test_any_manifest_is_read_back(tmp_path_factory, dataset, classes, sizes):
         ({"dtype": "float64"}, "dtype: should be 'float32' or 'float16' or 'uint8', got \"float64\""),
         ({"layout": "NHWC"}, "layout: should be 'NCHW', got \"NHWC\""),
         ({"unknown": 1}, "unknown: unknown key"),
-        ({"channels": ["red"]}, "channels: should be as many as image_shape says"),
+        ({"channels": ["red"]}, "channels: should be 3 names, as image_shape says"),
         ({"content_sha256": "0"}, "content_sha256: should be a string matching"),
         ({"content_sha256": "0" * 64 + "\n"}, "content_sha256: should be a string matching"),
         ({"image_shape": [3, 32, 0]}, "image_shape.2: should be a whole number >= 1, got 0"),
@@ -98,7 +98,7 @@ def test_any_manifest_is_read_back(tmp_path_factory, dataset, classes, sizes):
             {"normalization": {"scheme": "unit", "mean": [0.0], "std": [0.0]}},
             "normalization.std.0: should be a number > 0.0, got 0.0",
         ),
-        ({"classes": ["cat", "dog", "cat"]}, "classes: should have names that differ"),
+        ({"classes": ["cat", "dog", "cat"]}, "classes: names should be unique"),
         ({"splits": []}, "splits: should be a mapping of keys to values, got []"),
         (
             {"files": [{"path": "README.md", "bytes": -1, "sha256": "0" * 64}]},
@@ -146,7 +146,7 @@ def test_splits_in_order_are_accepted(order):
     ],
 )
 def test_splits_in_another_order_are_refused(order, tmp_path):
-    with pytest.raises(ValueError, match="splits: should be train, then val and test where there are any"):
+    with pytest.raises(ValueError, match="splits: should be train, optionally followed by val and test, in this order"):
         make_manifest({split: make_split(split) for split in order})
 
 
@@ -156,7 +156,7 @@ def test_file_with_splits_in_another_order_is_refused(order, set_copy):
         set_copy / "manifest.json", lambda data: {"splits": {split: data["splits"][split] for split in order}}
     )
     got = json.dumps(order).replace('"', "'")
-    assert_refused(set_copy, f"splits: should be train, then val and test where there are any, got {got}")
+    assert_refused(set_copy, f"splits: should be train, optionally followed by val and test, in this order, got {got}")
 
 
 def test_split_of_another_name_is_refused(set_copy):
@@ -291,6 +291,6 @@ def test_shard_files_are_listed_in_sample_order():
 
 
 def test_duplicate_class_names_are_refused():
-    with pytest.raises(ValueError, match="classes: should have names that differ"):
+    with pytest.raises(ValueError, match="classes: names should be unique"):
         make_manifest({"train": make_split()}, classes=("cat", "cat"))
     replace(make_manifest({"train": make_split()}), classes=("cat", "Cat"))

@@ -176,7 +176,7 @@ def test_damaged_shard_is_named_and_no_other(name, how, message, set_copy):
     with pytest.raises(CorruptDataError) as caught:
         verify_shards(set_copy)
     assert str(caught.value).startswith(f"{set_copy} differs from its manifest:\n  {set_copy / name}: {message}")
-    assert str(caught.value).endswith("\nRestore these files from where the set came from.")
+    assert str(caught.value).endswith("\nRestore these files from the original source.")
     assert str(caught.value).count(".npy:") == 1
 
 

@@ -204,7 +204,7 @@ def download_twice_at_once(random: Random, folder: Path) -> None:
         errors = [process.communicate(timeout=60)[1] for process in (first, second)]
     # A process that finds the other one writing data/raw exits with an error.
     refused = [error for process, error in zip((first, second), errors, strict=True) if process.returncode]
-    assert refused == [] or ["another process is writing it" in error for error in refused] == [True], errors
+    assert refused == [] or ["another process is writing to it" in error for error in refused] == [True], errors
     check_outputs(folder)
     assert (folder / "data/raw/manifest.json").exists(), "neither process wrote data/raw"
     starts = [int(request.get("Range", "bytes=0-")[6:-1]) for request in server.requests]

@@ -197,7 +197,7 @@ def two_at_once(random: Random, path: Path) -> None:
     for process in processes:
         stderr = finish(process)
         if process.returncode == 1:
-            assert "another process is writing it" in stderr, stderr
+            assert "another process is writing to it" in stderr, stderr
             assert stderr.count("\n") == 1, stderr
         elif process.returncode:
             assert process is killed, stderr

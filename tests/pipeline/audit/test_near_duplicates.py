@@ -7,7 +7,7 @@ from pipeline.audit.near_duplicates import (
     EXACT_SUM,
     MAX_DISTANCE,
     NUM_CANDIDATES,
-    find_edges,
+    compute_edges,
     find_near_duplicates,
     grid_descriptors,
 )
@@ -78,7 +78,7 @@ def test_train_alone_has_no_near_duplicates(tmp_path):
 
 
 def test_unrelated_images_are_far_beyond_the_threshold(planted, monkeypatch):
-    monkeypatch.setattr("pipeline.audit.near_duplicates.MIN_LIKENESS", -1)
+    monkeypatch.setattr("pipeline.audit.near_duplicates.MIN_SIMILARITY", -1)
     pairs = find_near_duplicates(planted, max_distance=2)
     assert min(pair.distance for pair in pairs if pair.train != 10 * pair.index) > MAX_DISTANCE + 0.1
 
@@ -101,7 +101,7 @@ def test_equal_frames_make_no_duplicates(tmp_path):
 def test_pairs_do_not_depend_on_threads_or_task_size(threads, planted, monkeypatch):
     expected = find_near_duplicates(planted)
     monkeypatch.setenv("PIPELINE_THREADS", threads)
-    monkeypatch.setattr("pipeline.audit.near_duplicates.LIKENESSES_AT_ONCE", 5 * NUM_TRAIN)
+    monkeypatch.setattr("pipeline.audit.near_duplicates.SIMILARITIES_PER_TASK", 5 * NUM_TRAIN)
     assert find_near_duplicates(planted) == expected
 
 
@@ -129,6 +129,6 @@ def test_no_sum_exceeds_what_float32_holds_exactly(seed, channels, height, width
     pixels = np.random.default_rng(seed).integers(0, 256, (3, channels, height, width), np.uint8)
     if extreme:
         pixels = (pixels >> 7) * np.uint8(255)
-    for values in (grid_descriptors(pixels), find_edges(pixels).reshape(3, -1)):
+    for values in (grid_descriptors(pixels), compute_edges(pixels).reshape(3, -1)):
         assert np.array_equal(values, np.rint(values))
         assert (values.astype(np.float64) ** 2).sum(axis=1).max() <= EXACT_SUM

@@ -89,7 +89,7 @@ def test_concurrent_replacements_never_mix(tmp_path):
         futures = [pool.submit(replace, number) for number in range(100)]
     errors = [str(future.exception()) for future in futures if future.exception()]
     assert len(errors) < 100
-    assert all("another process is writing it" in error for error in errors), errors
+    assert all("another process is writing to it" in error for error in errors), errors
     assert len({(tmp_path / "set" / name).read_text() for name in "abc"}) == 1
     assert names_in(tmp_path) == ["set"]
 

@@ -35,7 +35,7 @@ def test_temp_sibling_is_hidden_and_in_the_same_folder(tmp_path):
 
 def test_held_lock_is_an_error_without_waiting(tmp_path):
     path = tmp_path / "set"
-    message = f"^{path}: another process is writing it: wait for it to finish, then run this again$"
+    message = f"^{path}: another process is writing to it. Try again when it has finished.$"
     with exclusive_lock(path, wait=False):
         with pytest.raises(PipelineError, match=message), exclusive_lock(path, wait=False):
             raise AssertionError
@@ -125,9 +125,7 @@ def test_second_writer_fails_and_first_set_stays(workspace_with_stats):
     before = names_in(shards_dir.parent)
     with suppress(ZeroDivisionError), replace_dir(shards_dir) as new_dir:
         done = workspace.pipeline("normalize")
-        assert_fails(
-            done, 1, "data/shards: another process is writing it: wait for it to finish, then run this again\n"
-        )
+        assert_fails(done, 1, "data/shards: another process is writing to it. Try again when it has finished.\n")
         assert done.stderr.count("\n") == 1
         assert new_dir.exists()
         raise ZeroDivisionError

@@ -102,7 +102,7 @@ def test_unpublished_archive_is_refused_unread(download, tiny, tmp_path):
         ("absent.tar.gz", "no such file or folder"),
         ("https://[bad/x", "Invalid IPv6 URL"),
         ("file://[::1/x", "Invalid IPv6 URL"),
-        ("file://elsewhere/x", "a file URL should be of this machine, file:///path"),
+        ("file://elsewhere/x", "file URLs should refer to this machine, file:///path"),
         ("~nosuchuser/x", "Could not determine home directory"),
         ("s3://bucket/x", "should be an http, https or file URL, or a path"),
     ],

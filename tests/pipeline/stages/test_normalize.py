@@ -1,24 +1,21 @@
 import json
 import shutil
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from msgspec import to_builtins
 from PIL import Image
 from torchvision import transforms
 
-from pipeline.stages.normalize import choose_normalization, normalization_table, normalize_pixels, normalize_shards
+from pipeline.stages.normalize import normalize_shards
+from pipeline.stages.remedies import REPAIR_HINT
 from pipeline.stages.stats import write_stats
 from shardset.errors import CorruptDataError, InputError
-from shardset.manifest import Normalization
+from shardset.manifest import Scheme
 from shardset.shards import ShardSet, open_shards
-from tests.helpers.shard_sets import make_params, read_images, write_raw_set
-
-SCHEMES = ("dataset", "dataset_per_image", "imagenet", "symmetric", "unit", "custom")
-RGB = ("red", "green", "blue")
+from tests.helpers.shard_sets import make_images, make_params, read_images, write_raw_set
 
 
 def torchvision_values(pixels, normalization):
@@ -27,87 +24,35 @@ def torchvision_values(pixels, normalization):
     return torch.stack([transform(Image.fromarray(image)) for image in pixels.transpose(0, 2, 3, 1)]).numpy()
 
 
-@pytest.fixture(scope="module")
-def stats(tiny_raw, tmp_path_factory):
-    return write_stats(tiny_raw, tmp_path_factory.mktemp("stats") / "stats.json")
-
-
 @pytest.fixture
-def run(tiny_raw, tmp_path):
-    """Normalize the tiny dataset and return the shard set."""
+def normalize_tiny(tiny_raw, tmp_path):
+    """A function that normalizes the tiny dataset and returns the shard set."""
+    write_stats(tiny_raw, tmp_path / "stats.json")
 
     def normalize(name="shards", **changes):
-        write_stats(tiny_raw, tmp_path / "stats.json")
         normalize_shards(tiny_raw, tmp_path / "stats.json", tmp_path / name, make_params(**changes))
         return open_shards(tmp_path / name)
 
     return normalize
 
 
-ALL_PIXELS = np.broadcast_to(np.arange(256, dtype=np.uint8).reshape(16, 16), (1, 3, 16, 16))
-
-
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_every_pixel_value_becomes_what_torchvision_makes_of_it(scheme, stats):
-    normalization = choose_normalization(make_params(scheme=scheme), stats, RGB)
-    expected = torchvision_values(ALL_PIXELS, normalization)
-    ours = normalize_pixels(ALL_PIXELS, normalization, np.empty(ALL_PIXELS.shape, np.float32))
-    assert ours.tobytes() == expected.tobytes()
-    assert normalization_table(normalization, "float32").tobytes() == expected.tobytes()
-
-
-@given(
-    st.tuples(*[st.floats(0, 1)] * 3),
-    st.tuples(*[st.floats(1e-3, 1, exclude_min=True)] * 3),
-)
-def test_any_mean_and_std_give_what_torchvision_gives(mean, std):
-    normalization = Normalization(scheme="custom", mean=mean, std=std)
-    ours = normalize_pixels(ALL_PIXELS, normalization, np.empty(ALL_PIXELS.shape, np.float32))
-    assert ours.tobytes() == torchvision_values(ALL_PIXELS, normalization).tobytes()
-
-
-def test_each_scheme_has_its_mean_and_std(stats):
-    def of(scheme):
-        normalization = choose_normalization(make_params(scheme=scheme), stats, RGB)
-        return normalization.mean, normalization.std
-
-    mean = tuple(stats.mean.values())
-    assert of("dataset") == (mean, tuple(stats.std.values()))
-    assert of("dataset_per_image") == (mean, tuple(stats.std_per_image.values()))
-    assert of("imagenet") == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert of("symmetric") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    assert of("unit") == ((0, 0, 0), (1, 1, 1))
-    assert of("custom") == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-
-
-def test_a_mean_that_does_not_fit_the_channels_is_refused(stats):
-    with pytest.raises(InputError, match="custom.*2 means and 2 stds, the images have 3 channels"):
-        choose_normalization(make_params(scheme="custom", mean=(0.1, 0.2), std=(0.4, 0.5)), stats, RGB)
-
-
-@pytest.mark.parametrize(("std", "dtype"), [(1e-46, "float32"), (1e-39, "float32"), (1e-6, "float16")])
-def test_a_std_that_makes_values_overflow_is_refused(std, dtype, run):
-    with pytest.raises(InputError, match=f"{dtype} can't hold"):
-        run(scheme="custom", mean=(0.5, 0.5, 0.5), std=(1, 1, std), dtype=dtype)
-
-
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", get_args(Scheme))
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
-def test_shards_hold_every_sample_in_order_as_torchvision_normalizes_it(scheme, dtype, tiny, run):
-    shards = run(scheme=scheme, dtype=dtype, samples_per_shard=30)
+def test_shards_hold_each_sample_as_torchvision_makes_it(scheme, dtype, tiny, normalize_tiny):
+    shards = normalize_tiny(scheme=scheme, dtype=dtype, samples_per_shard=30)
     assert shards.manifest.content_sha256 == tiny.content_sha256
     for split, (pixels, labels) in (("train", tiny.train), ("test", tiny.test)):
-        expected = torchvision_values(pixels, shards.manifest.normalization)
+        values = torchvision_values(pixels, shards.manifest.normalization)
         images = read_images(shards, split)
         assert images.dtype == dtype
-        wanted = {"float32": expected, "float16": torch.from_numpy(expected).half().numpy(), "uint8": pixels}[dtype]
-        assert images.tobytes() == wanted.tobytes()
+        expected = {"float32": values, "float16": torch.from_numpy(values).half().numpy(), "uint8": pixels}[dtype]
+        assert images.tobytes() == expected.tobytes()
         assert np.array_equal(shards.labels(split), labels)
 
 
 @pytest.mark.parametrize("samples_per_shard", [1, 30, 99, 100, 10**9])
-def test_the_shard_size_changes_the_files_and_not_the_samples(samples_per_shard, tiny, run):
-    shards = run(samples_per_shard=samples_per_shard, dtype="uint8")
+def test_shard_size_changes_files_but_no_samples(samples_per_shard, tiny, normalize_tiny):
+    shards = normalize_tiny(samples_per_shard=samples_per_shard, dtype="uint8")
     shards.verify()
     for split, (pixels, labels) in (("train", tiny.train), ("test", tiny.test)):
         sizes = [shard.samples for shard in shards.shards(split)]
@@ -117,9 +62,36 @@ def test_the_shard_size_changes_the_files_and_not_the_samples(samples_per_shard,
         assert np.array_equal(shards.labels(split), labels)
 
 
-def test_the_same_params_give_the_same_bytes(run, tmp_path):
+@pytest.mark.parametrize("others", [(), ("val",), ("test",), ("val", "test")], ids="+".join)
+def test_each_split_of_the_raw_set_is_normalized(others, tmp_path):
+    images = {split: make_images(9 + seed, seed=seed) for seed, split in enumerate(("train", *others))}
+    raw = write_raw_set(tmp_path / "raw", **images)
+    write_stats(raw.dir, tmp_path / "stats.json")
+    params = make_params(dtype="uint8", samples_per_shard=4)
+    manifest = normalize_shards(raw.dir, tmp_path / "stats.json", tmp_path / "shards", params)
+    shards = open_shards(tmp_path / "shards")
+    shards.verify()
+    assert shards.manifest == manifest
+    assert list(manifest.splits) == ["train", *others]
+    assert manifest.content_sha256 == raw.manifest.content_sha256
+    for split, of_split in images.items():
+        assert np.array_equal(read_images(shards, split), of_split)
+        assert np.array_equal(shards.labels(split), raw.labels(split))
+
+
+def test_card_is_part_of_the_set(normalize_tiny, tmp_path):
+    manifest = normalize_tiny().manifest
+    assert [file.path for file in manifest.files] == ["README.md", "croissant.json"]
+    card_path = tmp_path / "shards/README.md"
+    assert manifest.content_sha256 in card_path.read_text()
+    card_path.write_text(card_path.read_text().replace("tiny", "Tiny"))
+    with pytest.raises(CorruptDataError, match=r"README\.md: expected SHA-256"):
+        open_shards(tmp_path / "shards").verify()
+
+
+def test_same_params_give_the_same_bytes(normalize_tiny, tmp_path):
     for name in ("one", "two"):
-        run(name)
+        normalize_tiny(name)
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*"))
     assert len(files) == 2 + 2 * 2 + 3  # two folders, images and labels of each split, manifest and card
     for file in files:
@@ -127,53 +99,95 @@ def test_the_same_params_give_the_same_bytes(run, tmp_path):
             assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
-def test_former_shards_are_replaced_and_never_written_into(run, tmp_path):
-    run(scheme="unit")
+def test_old_shards_are_replaced_but_not_written_into(normalize_tiny, tmp_path):
+    normalize_tiny(scheme="unit")
     in_cache = tmp_path / "cache.npy"
     shard = tmp_path / "shards/test/images-00000-of-00001.npy"
     in_cache.hardlink_to(shard)
     in_cache.chmod(0o444)
     before = in_cache.read_bytes()
     (tmp_path / "shards/left-over").touch()
-    run(scheme="symmetric").verify()
+    normalize_tiny(scheme="symmetric").verify()
     assert in_cache.read_bytes() == before
     assert shard.read_bytes() != before
 
 
-@pytest.mark.parametrize("change", [{"dataset": "other"}, {"mean": {"gray": 0.5}}, {"std": {}}])
-def test_statistics_that_are_not_those_of_the_data_are_refused(change, tiny_raw, tmp_path):
+@pytest.mark.parametrize(("std", "dtype"), [(1e-46, "float32"), (1e-39, "float32"), (1e-6, "float16")])
+def test_std_that_makes_values_overflow_is_rejected(std, dtype, normalize_tiny, tmp_path):
+    message = f"params.yaml: normalize.scheme: scheme 'custom' gives values that {dtype} can't hold"
+    with pytest.raises(InputError, match=message):
+        normalize_tiny(scheme="custom", mean=(0.5, 0.5, 0.5), std=(1, 1, std), dtype=dtype)
+    assert not (tmp_path / "shards").exists()
+
+
+def test_custom_mean_of_too_few_channels_is_rejected(normalize_tiny, tmp_path):
+    message = "params.yaml: normalize.scheme: scheme 'custom' has 2 means and 2 stds, but the images have 3 channels"
+    with pytest.raises(InputError, match=message):
+        normalize_tiny(scheme="custom", mean=(0.1, 0.2), std=(0.4, 0.5))
+    assert not (tmp_path / "shards").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dataset": "other"}, "not the statistics of .*/raw: run `dvc repro --force stats`"),
+        ({"mean": {"gray": 0.5}}, "std: should have the channels of mean.*: run `dvc repro`"),
+        ({"std": {}}, "std: should have the channels of mean.*: run `dvc repro`"),
+    ],
+)
+def test_statistics_of_other_data_are_rejected(change, message, tiny_raw, tmp_path):
     stats = to_builtins(write_stats(tiny_raw, tmp_path / "stats.json"))
     (tmp_path / "stats.json").write_text(json.dumps(stats | change))
-    with pytest.raises(InputError, match=r"stats.json: (not the statistics of|.*should have the channels of mean)"):
+    with pytest.raises(InputError, match=rf"stats\.json: {message}"):
         normalize_shards(tiny_raw, tmp_path / "stats.json", tmp_path / "shards", make_params())
 
 
-def test_raw_data_that_are_not_whole_leave_the_former_shards_as_they_were(tiny_raw, run, tmp_path):
-    shards = run()
-    raw = tmp_path / "raw"
-    shutil.copytree(tiny_raw, raw)
-    (raw / "test/labels-00000-of-00001.npy").unlink()
-    with pytest.raises(CorruptDataError, match="labels-00000-of-00001.npy: missing"):
-        normalize_shards(raw, tmp_path / "stats.json", tmp_path / "shards", make_params(scheme="unit"))
+def test_missing_statistics_are_reported_with_a_remedy(tiny_raw, tmp_path):
+    with pytest.raises(InputError, match=r"stats\.json: no such file: run `dvc repro`"):
+        normalize_shards(tiny_raw, tmp_path / "stats.json", tmp_path / "shards", make_params())
+
+
+def test_incomplete_raw_set_leaves_the_old_shards_in_place(tiny_raw, normalize_tiny, tmp_path):
+    shards = normalize_tiny()
+    raw_dir = tmp_path / "raw"
+    shutil.copytree(tiny_raw, raw_dir)
+    (raw_dir / "test/labels-00000-of-00001.npy").unlink()
+    with pytest.raises(CorruptDataError, match=r"labels-00000-of-00001\.npy: missing") as failed:
+        normalize_shards(raw_dir, tmp_path / "stats.json", tmp_path / "shards", make_params(scheme="unit"))
+    assert str(failed.value).endswith(REPAIR_HINT)
     shards.verify()
     assert open_shards(tmp_path / "shards").manifest == shards.manifest
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "shards", "stats.json"]
 
 
-def test_a_raw_set_that_is_replaced_meanwhile_is_not_mixed_with_its_successor(tmp_path, monkeypatch):
+@pytest.mark.parametrize("samples_per_shard", [10_000, 30], ids=["verified on read", "verified before"])
+@pytest.mark.parametrize("name", ["train/images", "train/labels", "test/images", "test/labels"])
+def test_damaged_raw_file_is_found(name, samples_per_shard, tiny_raw, normalize_tiny, tmp_path):
+    shutil.copytree(tiny_raw, tmp_path / "raw")
+    path = tmp_path / "raw" / f"{name}-00000-of-00001.npy"
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1
+    path.write_bytes(content)
+    params = make_params(samples_per_shard=samples_per_shard)
+    with pytest.raises(CorruptDataError, match=f"{path.name}: expected SHA-256"):
+        normalize_shards(tmp_path / "raw", tmp_path / "stats.json", tmp_path / "shards", params)
+    assert not (tmp_path / "shards").exists()
+
+
+def test_raw_set_replaced_during_the_run_is_noticed(tmp_path, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (2, 40, 3, 8, 8), np.uint8)
     for name, of_name in zip(("raw", "other"), images, strict=True):
         write_raw_set(tmp_path / name, of_name[:30], of_name[30:])
     write_stats(tmp_path / "raw", tmp_path / "stats.json")
+    verify = ShardSet.verify
 
-    def verify_and_swap(self, but):
-        verify(self, but)
-        (tmp_path / "raw").rename(tmp_path / "former")
+    def verify_and_swap(self, **options):
+        verify(self, **options)
+        (tmp_path / "raw").rename(tmp_path / "old")
         (tmp_path / "other").rename(tmp_path / "raw")
 
-    verify = ShardSet.verify
     monkeypatch.setattr(ShardSet, "verify", verify_and_swap)
-    with pytest.raises(CorruptDataError, match="another set has taken its place meanwhile"):
+    with pytest.raises(CorruptDataError, match="was replaced by another set while it was read"):
         normalize_shards(
             tmp_path / "raw", tmp_path / "stats.json", tmp_path / "shards", make_params(samples_per_shard=7)
         )
