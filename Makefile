@@ -26,7 +26,7 @@ test: .venv/installed-test  ## Run all tests, without network access
 	.venv/bin/pytest
 
 test-fast: .venv/installed-test  ## Run the fast tests that need no browser
-	.venv/bin/pytest -m "not slow and not browser"
+	.venv/bin/pytest -m "not slow and not browser" --hypothesis-profile=fast
 
 soak: .venv/installed-test  ## Inject thousands of faults, generated from SEED, and print the outcomes
 	.venv/bin/python -m tests.soak $(SEED)

@@ -4,6 +4,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# One BLAS thread per pytest worker, set before numpy is imported: more would compete for the same cores.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
 from pipeline.sources.registry import DATASETS
 from pipeline.stages.download import download_dataset
 from tests.helpers.cifar_format import TinyCifar, make_tiny_cifar
@@ -16,6 +20,7 @@ REAL_SOURCE = os.environ.get("REAL_SOURCE")
 os.environ["NO_PROXY"] = "*"
 # The duration of an example depends on what else the machine does.
 settings.register_profile("no deadline", deadline=None)
+settings.register_profile("fast", deadline=None, max_examples=10)
 settings.load_profile("no deadline")
 
 

@@ -17,6 +17,8 @@ from tests.helpers.workspace import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
+pytestmark = pytest.mark.slow
+
 
 def find_blocks(pattern="^(import|from) "):
     """The Python blocks of all pages that match a pattern, by page and line. Those without imports are fragments."""

@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from torchvision import datasets, transforms
 
 from pipeline.sources.registry import DATASETS
 from pipeline.stages.download import download_dataset
@@ -33,6 +32,8 @@ def run_dir(cifar10_source, tmp_path_factory):
 @pytest.fixture(scope="module")
 def tensors(cifar10_source):
     """torchvision's own `CIFAR10[i]` through `ToTensor()` for every i, with the labels, by split."""
+    from torchvision import datasets, transforms
+
     by_split = {}
     for split in ("train", "test"):
         dataset = datasets.CIFAR10(cifar10_source, train=split == "train", transform=transforms.ToTensor())
@@ -51,6 +52,8 @@ def assert_equal_bits(ours, expected):
 
 
 def test_content_hash_is_that_of_torchvision_samples(cifar10_source):
+    from torchvision import datasets
+
     content = hashlib.sha256()
     for is_train in (True, False):
         for image, label in datasets.CIFAR10(cifar10_source, train=is_train):
@@ -61,6 +64,8 @@ def test_content_hash_is_that_of_torchvision_samples(cifar10_source):
 
 
 def test_raw_set_verifies_and_has_the_content_hash(run_dir, cifar10_source):
+    from torchvision import datasets
+
     manifest = verify_shards(run_dir / "raw").manifest
     assert manifest.content_sha256 == DATASETS["cifar10"].content_sha256
     assert {split: of_split.samples for split, of_split in manifest.splits.items()} == {"train": 50_000, "test": 10_000}
@@ -83,6 +88,8 @@ def test_statistics_are_the_committed_ones(run_dir):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_value_is_that_of_torchvision(scheme, run_dir, tensors, tmp_path):
+    from torchvision import transforms
+
     normalize_shards(run_dir / "raw", run_dir / "stats.json", tmp_path / "shards", make_params(scheme=scheme))
     shards = open_shards(tmp_path / "shards")
     normalize = transforms.Normalize(shards.manifest.normalization.mean, shards.manifest.normalization.std)
@@ -93,6 +100,8 @@ def test_every_value_is_that_of_torchvision(scheme, run_dir, tensors, tmp_path):
 
 
 def test_float16_is_the_float32_value_rounded_to_even(run_dir, tensors, tmp_path):
+    from torchvision import transforms
+
     normalize_shards(run_dir / "raw", run_dir / "stats.json", tmp_path / "shards", make_params(dtype="float16"))
     shards = open_shards(tmp_path / "shards")
     normalize = transforms.Normalize(shards.manifest.normalization.mean, shards.manifest.normalization.std)

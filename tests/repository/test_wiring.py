@@ -236,21 +236,6 @@ def test_every_dataset_is_pinned():
             assert all(re.fullmatch("[0-9a-f]{32}", md5) for md5 in dataset.archive.files.md5_by_name.values())
 
 
-def test_cifar10_is_the_archive_that_torchvision_reads():
-    from torchvision.datasets import CIFAR10
-
-    archive = DATASETS["cifar10"].archive
-    assert archive
-    assert archive.file_name == CIFAR10.filename
-    assert archive.urls[-1] == CIFAR10.url
-    files = archive.files
-    assert files.folder == CIFAR10.base_folder
-    assert [[*of_split.items()] for of_split in files.batches.values()] == [
-        [tuple(file) for file in of_split] for of_split in (CIFAR10.train_list, CIFAR10.test_list)
-    ]
-    assert (*files.meta, files.classes_key) == tuple(CIFAR10.meta[key] for key in ("filename", "md5", "key"))
-
-
 def test_readme_is_short():
     assert len(README.splitlines()) <= MAX_README_LINES
 

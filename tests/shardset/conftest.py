@@ -3,15 +3,37 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.shard_sets import make_images, write_raw_set
+from pipeline.shards.writer import compute_content_hash, save_manifest, write_shards
+from pipeline.sources.synthetic import generate
+from tests.helpers.shard_sets import make_images, make_manifest, write_raw_set
 
 SPLIT_SIZES = {"train": 25, "val": 12, "test": 7}
 
 
+@pytest.fixture(scope="session")
+def small_set(tmp_path_factory) -> Path:
+    """A raw set of generated images in two train shards and one test shard, to be read only."""
+    images, labels, classes = generate({"train": 120, "test": 40})
+    set_dir = tmp_path_factory.mktemp("small") / "set"
+    set_dir.mkdir()
+    splits = write_shards(
+        set_dir,
+        labels,
+        lambda split, start, stop: [images[split][start:stop]],
+        dtype="uint8",
+        image_shape=(3, 32, 32),
+        samples_per_shard=100,
+    )
+    content_sha256 = compute_content_hash(images, labels)
+    manifest = make_manifest(splits, dataset="synthetic", classes=classes, content_sha256=content_sha256)
+    save_manifest(manifest, set_dir)
+    return set_dir
+
+
 @pytest.fixture
-def set_copy(synthetic_raw, tmp_path) -> Path:
-    """A copy of the synthetic raw set, to be damaged by one test."""
-    return shutil.copytree(synthetic_raw, tmp_path / "set")
+def set_copy(small_set, tmp_path) -> Path:
+    """A copy of the small set, to be damaged by one test."""
+    return shutil.copytree(small_set, tmp_path / "set")
 
 
 @pytest.fixture(scope="session")

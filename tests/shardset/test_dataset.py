@@ -16,8 +16,6 @@ from torch.utils.data import (
     TensorDataset,
     random_split,
 )
-from torchvision import transforms
-from torchvision.datasets import CIFAR10
 
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.stats import write_stats
@@ -48,6 +46,9 @@ def float32_copy(normalized_dir, tmp_path):
 @pytest.fixture(scope="module")
 def torchvision_dataset(tiny, normalized_dir, tmp_path_factory):
     """torchvision's own dataset of the same files, by default with the transforms that the shards stand for."""
+    from torchvision import transforms  # imported here, so that a run without the slow tests starts fast
+    from torchvision.datasets import CIFAR10
+
     source = tiny.write_files(tmp_path_factory.mktemp("torchvision") / "source")
     files = tiny.facts().archive.files
     lists = {f"{split}_list": [[*item] for item in batches.items()] for split, batches in files.batches.items()}
@@ -85,6 +86,7 @@ def load_samples(dataset, **kwargs):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preload", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -105,8 +107,11 @@ def test_samples_equal_those_of_torchvision(split, dtype, preload, normalized_di
         assert (ours.classes, ours.class_to_idx, ours.targets) == (theirs.classes, theirs.class_to_idx, theirs.targets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_transforms_are_called_as_by_torchvision(split, normalized_dir, torchvision_dataset):
+    from torchvision import transforms
+
     flip = transforms.functional.hflip
     stats = load_stats(normalized_dir / "stats.json")
     theirs = torchvision_dataset(

@@ -49,13 +49,13 @@ def assert_refused(set_dir, message):
     assert "Restore the file from the original source." in str(caught.value)
 
 
-def test_written_manifest_is_read_back(synthetic_raw):
-    content = (synthetic_raw / "manifest.json").read_bytes()
-    assert render_manifest(load_manifest(synthetic_raw)).encode() == content
+def test_written_manifest_is_read_back(small_set):
+    content = (small_set / "manifest.json").read_bytes()
+    assert render_manifest(load_manifest(small_set)).encode() == content
 
 
-def test_manifest_hash_covers_the_text_without_it(synthetic_raw):
-    text = (synthetic_raw / "manifest.json").read_text()
+def test_manifest_hash_covers_the_text_without_it(small_set):
+    text = (small_set / "manifest.json").read_text()
     data = json.loads(text)
     assert list(data)[-1] == "manifest_sha256"
     del data["manifest_sha256"]
@@ -172,7 +172,7 @@ def test_samples_that_do_not_add_up_are_refused(set_copy):
         return {}
 
     rewrite_manifest(set_copy / "manifest.json", add_a_sample)
-    assert_refused(set_copy, "splits.*.samples: should be 12000, the sum over the shards")
+    assert_refused(set_copy, "splits.*.samples: should be 120, the sum over the shards")
 
 
 def test_split_without_samples_is_refused(set_copy):

@@ -4,7 +4,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torchvision import transforms
 
 from shardset.errors import InputError
 from shardset.manifest import Normalization, SplitShards
@@ -28,6 +27,8 @@ def make_normalization(mean, std):
 
 def normalize_with_torchvision(pixels, normalization):
     """Normalize (N, C, H, W) uint8 with torchvision's own transforms, one image at a time."""
+    from torchvision import transforms  # imported here, so that a run without the slow tests starts fast
+
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(normalization.mean, normalization.std)])
     return torch.stack([transform(Image.fromarray(image)) for image in pixels.transpose(0, 2, 3, 1)]).numpy()
 
@@ -36,6 +37,7 @@ def normalize(pixels, normalization):
     return normalize_pixels(pixels, normalization, np.empty(pixels.shape, np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mean", "std"), PUBLISHED)
 def test_every_pixel_value_is_normalized_as_by_torchvision(mean, std):
     normalization = make_normalization(mean, std)
@@ -46,6 +48,7 @@ def test_every_pixel_value_is_normalized_as_by_torchvision(mean, std):
     assert normalization_table(normalization, "float16").tobytes() == half.tobytes()
 
 
+@pytest.mark.slow
 @given(st.tuples(*[st.floats(0, 1)] * 3), st.tuples(*[st.floats(1e-3, 1, exclude_min=True)] * 3))
 def test_any_mean_and_std_give_what_torchvision_gives(mean, std):
     normalization = make_normalization(mean, std)

@@ -34,6 +34,7 @@ def stay_silent(wfile, over, size=0):
     over.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [drip_body, drip_headers, stay_silent])
 def test_slow_server_is_abandoned(answer, fetch, server, tiny):
     start = time.monotonic()

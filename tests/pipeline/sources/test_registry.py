@@ -3,7 +3,6 @@
 import re
 
 import pytest
-from torchvision.datasets import CIFAR10
 
 from pipeline.sources.registry import DATASETS
 from shardset.manifest import SPLITS
@@ -16,20 +15,29 @@ def cifar10():
     return DATASETS["cifar10"].archive
 
 
+@pytest.mark.slow
 def test_cifar10_batches_are_those_of_torchvision(cifar10):
+    from torchvision.datasets import CIFAR10
+
     files = cifar10.files
     assert list(files.batches) == ["train", "test"]
     for split, published in (("train", CIFAR10.train_list), ("test", CIFAR10.test_list)):
         assert list(files.batches[split].items()) == [tuple(file) for file in published]  # in this order
 
 
+@pytest.mark.slow
 def test_cifar10_class_names_are_where_torchvision_reads_them(cifar10):
+    from torchvision.datasets import CIFAR10
+
     files = cifar10.files
     assert {"filename": files.meta[0], "md5": files.meta[1], "key": files.classes_key} == CIFAR10.meta
     assert files.folder == CIFAR10.base_folder
 
 
+@pytest.mark.slow
 def test_cifar10_archive_is_that_of_torchvision(cifar10):
+    from torchvision.datasets import CIFAR10
+
     assert cifar10.file_name == CIFAR10.filename
     assert cifar10.urls[-1] == CIFAR10.url  # the original host, as the last resort
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from msgspec import to_builtins
 from PIL import Image
-from torchvision import transforms
 
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.remedies import REPAIR_HINT
@@ -20,6 +19,8 @@ from tests.helpers.shard_sets import make_images, make_params, read_images, writ
 
 def torchvision_values(pixels, normalization):
     """(N, 3, H, W) uint8 through torchvision's own transforms, one image at a time."""
+    from torchvision import transforms  # imported here, so that a run without the slow tests starts fast
+
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(normalization.mean, normalization.std)])
     return torch.stack([transform(Image.fromarray(image)) for image in pixels.transpose(0, 2, 3, 1)]).numpy()
 
@@ -36,6 +37,7 @@ def normalize_tiny(tiny_raw, tmp_path):
     return normalize
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", get_args(Scheme))
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 def test_shards_hold_each_sample_as_torchvision_makes_it(scheme, dtype, tiny, normalize_tiny):

@@ -22,6 +22,8 @@ from tests.helpers.shard_sets import make_images, make_params, report_on, write_
 TABLES = {"classes.csv", "images.csv", "near_duplicates.csv", "pixels.csv"}
 SPLITS = [("train",), ("train", "val"), ("train", "test"), ("train", "val", "test")]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def report_on_tiny(tiny_raw, tmp_path):
