@@ -49,6 +49,7 @@ ci:  ## Run everything that a change has to pass
 # Tests the last commit, not the working tree: it runs in a fresh clone.
 from-scratch: .venv/installed  ## Check that a run from scratch reproduces the lock, statistics and report in git
 	@if test -z "$$PIPELINE_SOURCE"; then echo "from-scratch: skipped, because PIPELINE_SOURCE is not set"; exit 0; fi; \
+	if test -e "$$PIPELINE_SOURCE"; then export PIPELINE_SOURCE="$$(realpath "$$PIPELINE_SOURCE")"; fi; \
 	set -ex; \
 	rm -rf build/from-scratch; \
 	git clone --quiet . build/from-scratch; \

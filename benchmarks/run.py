@@ -54,7 +54,9 @@ Results of `make bench` on {dataset}.
 
 Each run is a complete process. The contenders take turns for {rounds} rounds after one that is not counted, with a
 warm page cache. Seconds are medians. They depend on the machine, so compare the ratios. "Own memory" is the peak of
-anonymous memory, less that of a bare interpreter with the stages' imports."""
+anonymous memory of the main process, minus that of a bare interpreter with the stages' imports. Worker processes,
+which LitData and FFCV use, are not counted. `limit` only reads (`stats`), or writes, hashes and syncs (`normalize`) the
+same bytes; `hashed` also hashes them and imports Typer."""
 BARE = {  # what the stages import
     "stats": "import pipeline.cli, pipeline.stages.stats",
     "normalize": "import pipeline.cli, pipeline.params, pipeline.stages.normalize",
@@ -240,7 +242,8 @@ def render(
     lines += [f"| {name} | did not run: {failure} | |" for name, failure in epochs["failures"].items()]
     lines += [
         "",
-        "Without workers. The first five readers run in one process and take turns. The limit is `index_select` on a",
+        "Without DataLoader workers, except that FFCV uses two of its own. The first five readers run in one",
+        "process and take turns. The limit is `index_select` on a",
         f"tensor in RAM. Once torch is imported, memory-mapped shards give the first batch in {first_batch:.2f} s.",
     ]
     lines += ["", "## Growth with the data", "", "Generated data of 1, 2, 4 and 8 times the size of CIFAR-10.", ""]

@@ -3,6 +3,7 @@
 ShardSetError           of shardset.errors, the base of all
 ├── InputError          of shardset.errors: params, paths or files given by the user; exit code 2
 ├── CorruptDataError    of shardset.errors: bytes on disk differ from what they should be; exit code 1
+│   └── DamagedFileError    of shardset.errors: a file that can be restored
 └── PipelineError       something else went wrong; exit code 1
     └── FetchError      an archive could not be fetched
 """

@@ -71,7 +71,7 @@ def load_params(path: Path) -> Params:
             raise InputError(f"{path}: should have at most {MAX_LENGTH:,} characters")
         data = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file: run this in the repository's top folder") from None
+        raise InputError(f"{path}: no such file: run this in the repository root") from None
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:

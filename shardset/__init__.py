@@ -8,12 +8,13 @@ from importlib import import_module
 TYPE_CHECKING = False  # importing typing would slow down every command
 if TYPE_CHECKING:
     from shardset.dataset import ShardDataset
-    from shardset.errors import CorruptDataError, InputError, ShardSetError
+    from shardset.errors import CorruptDataError, DamagedFileError, InputError, ShardSetError
     from shardset.shards import open_shards, verify_shards
     from shardset.statistics import load_stats
 
 __all__ = [
     "CorruptDataError",
+    "DamagedFileError",
     "InputError",
     "ShardDataset",
     "ShardSetError",
@@ -24,6 +25,7 @@ __all__ = [
 
 _MODULES = {
     "CorruptDataError": "shardset.errors",
+    "DamagedFileError": "shardset.errors",
     "InputError": "shardset.errors",
     "ShardDataset": "shardset.dataset",
     "ShardSetError": "shardset.errors",

@@ -36,7 +36,7 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # mypy doesn't follow torch'
     `verify="size"` and None check only the size, dtype and shape of each file, since mapping a file that is too short
     would crash the process.
 
-    Raises CorruptDataError that names the file, and InputError for an unknown `split` or `verify`.
+    Raises CorruptDataError, which names the file, or InputError for an unknown `split` or `verify`.
     """
 
     def __init__(

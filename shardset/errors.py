@@ -2,9 +2,10 @@
 
 ShardSetError
 ├── InputError          an argument, or a file given by the caller, can't be used
-└── CorruptDataError    a file of the set is missing, or its bytes differ from the manifest
+└── CorruptDataError    the set is not what it should be
+    └── DamagedFileError    a file is missing, or its bytes differ from the manifest
 
-What the environment does (no permission, too many open files, a failing disk) stays an OSError.
+Environment faults (no permission, too many open files, a failing disk) are raised as OSError.
 """
 
 
@@ -17,4 +18,8 @@ class InputError(ShardSetError):
 
 
 class CorruptDataError(ShardSetError):
-    """A file of the set that is missing, or whose bytes differ from what its hash, manifest or format says."""
+    """A set that is not what its manifest, its content hash or the format says."""
+
+
+class DamagedFileError(CorruptDataError):
+    """A file of the set that is missing, or whose bytes differ from the manifest."""

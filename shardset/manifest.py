@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from msgspec import Meta, to_builtins
 
-from shardset.errors import CorruptDataError
+from shardset.errors import CorruptDataError, DamagedFileError
 from shardset.models import Model, parse, render_json
 
 MANIFEST_NAME = "manifest.json"
@@ -88,9 +88,9 @@ class Manifest(Model, frozen=True):
                 f"splits: should be train, optionally followed by val and test, in this order, got {found}"
             )
         if len(set(self.classes)) != len(self.classes):
-            raise ValueError("classes: names should be unique")
+            raise ValueError("classes: should be unique names")
         if len(self.channels) != self.image_shape[0]:
-            raise ValueError(f"channels: should be {self.image_shape[0]} names, as image_shape says")
+            raise ValueError(f"channels: should have {self.image_shape[0]} names, one per channel of image_shape")
         if self.normalization:
             lengths = {len(self.normalization.mean), len(self.normalization.std)}
             if lengths != {len(self.channels)}:
@@ -122,18 +122,24 @@ def render_manifest(manifest: Manifest) -> str:
 
 
 def load_manifest(shards_dir: Path) -> Manifest:
-    """Read a shard set's manifest. Raises CorruptDataError if it is missing or any of its bytes changed."""
+    """Read a shard set's manifest.
+
+    Raises DamagedFileError if it is missing or any of its bytes changed, and CorruptDataError for format version 1.
+    """
     path = shards_dir / MANIFEST_NAME
     try:
-        return _parse_manifest(path.read_bytes())
+        content = path.read_bytes()
+        data = msgspec.json.decode(content)
+        if isinstance(data, dict) and data.get("format_version") == 1:
+            raise CorruptDataError(f"{path}: has format version 1, but only version 2 can be read. Rebuild the set.")
+        return _parse_manifest(content, data)
     except (FileNotFoundError, NotADirectoryError):
-        raise CorruptDataError(f"{path}: missing, so {shards_dir} is not a complete shard set") from None
+        raise DamagedFileError(f"{path}: missing, so {shards_dir} is not a complete shard set") from None
     except (ValueError, RecursionError) as error:
-        raise CorruptDataError(f"{path}: {error}. Restore the file from the original source.") from None
+        raise DamagedFileError(f"{path}: {error}. Restore the file from the original source.") from None
 
 
-def _parse_manifest(content: bytes) -> Manifest:
-    data = msgspec.json.decode(content)
+def _parse_manifest(content: bytes, data: object) -> Manifest:
     if isinstance(data, dict):
         data.pop("manifest_sha256", None)  # compared below, with all other bytes
     manifest = parse(data, Manifest)

@@ -67,7 +67,7 @@ def _explain(message: str, data: object, model: type[Model]) -> str:
         rule = "unknown key" if "unknown" in match[1] else "missing key"
         return f"{printable('.'.join([*path, match[2]]))}: {rule}"
     if location.startswith("key`"):
-        return f"{'.'.join(path[2:]) or 'the file'}: keys should be known strings"
+        return f"{'.'.join(path[2:]) or 'the file'}: keys should be among the allowed names"
     if match := re.fullmatch(r"(\w+): (should .*)", message):
         path, rule = [*path, match[1]], match[2]
     elif message == "Number out of range":

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardset.content import Digests, hash_content, hash_images
-from shardset.errors import CorruptDataError
+from shardset.errors import CorruptDataError, DamagedFileError
 from shardset.manifest import MANIFEST_NAME, Manifest, SetFile, Shard, Split, load_manifest
 from shardset.npy import little_endian, npy_header
 
@@ -33,6 +33,7 @@ IGNORED_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 T = TypeVar("T")
 R = TypeVar("R")
+MapFiles = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
 
 def map_on_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
@@ -100,11 +101,11 @@ class ShardSet:
     def verify(
         self,
         exclude: Container[SetFile] = (),
-        map_files: Callable[[Callable[[Any], str | None], Iterable[Any]], list[str | None]] = map_on_threads,
+        map_files: MapFiles = map_on_threads,
     ) -> None:
         """Compare every file with the manifest, except those in `exclude`, and look for files that it doesn't list.
 
-        `map_files(function, files)` applies a function to each file. Raises CorruptDataError that names all files that
+        `map_files(function, files)` applies a function to each file. Raises CorruptDataError, naming all files that
         differ.
         """
         shards = [shard for split in self.manifest.splits.values() for shard in split.shards]
@@ -117,17 +118,18 @@ class ShardSet:
             for path in self.dir.rglob("*")
             if not path.is_dir() and path.name not in IGNORED_FILES
         }
-        problems += [f"{self.dir / name}: not in the manifest" for name in sorted(found - listed)]
-        if any(problems):
-            differences = "\n  ".join(filter(None, problems))
-            raise CorruptDataError(
-                f"{self.dir} differs from its manifest:\n  {differences}\nRestore these files from the original source."
-            )
+        unlisted = [f"{self.dir / name}: not in the manifest" for name in sorted(found - listed)]
+        damaged = [problem for problem in problems if problem]
+        differences = "\n  ".join([f"{self.dir} differs from its manifest:", *damaged, *unlisted])
+        if damaged:
+            raise DamagedFileError(f"{differences}\nRestore these files from the original source.")
+        if unlisted:
+            raise CorruptDataError(f"{differences}\nMove these files out of the folder.")
 
     def check_unchanged(self) -> None:
         """Raise CorruptDataError if the set was replaced by another one since it was opened."""
         if load_manifest(self.dir) != self.manifest:
-            raise CorruptDataError(f"{self.dir}: was replaced by another set while it was read. Run this again.")
+            raise CorruptDataError(f"{self.dir}: was replaced by another set while it was being read. Run this again.")
 
     def check_content(self, digests: Mapping[Split, Digests]) -> None:
         """Raise CorruptDataError unless the pixels' digests and the labels on disk give `content_sha256`."""
@@ -135,14 +137,14 @@ class ShardSet:
         if content != self.manifest.content_sha256:
             raise CorruptDataError(
                 f"{self.dir / MANIFEST_NAME}: content_sha256: expected {self.manifest.content_sha256}, but the shards "
-                f"have {content}. The set was not written by this format's writer; make or copy it again."
+                f"have {content}. The set was not written by this pipeline; rebuild it or copy it again."
             )
 
     def _find_problem(self, file: SetFile, shard: Shard | None = None) -> str | None:
         try:
             if shard is None:
-                self._check_size(file)
-                self._check_hash(file, hashlib.sha256((self.dir / file.path).read_bytes()).hexdigest())
+                with self._open(file) as stream:
+                    self._check_hash(file, hashlib.file_digest(stream, "sha256").hexdigest())
             elif file is shard.images:
                 for _ in self.verified_image_blocks(shard):
                     pass
@@ -155,7 +157,7 @@ class ShardSet:
         return None
 
     def _map(self, file: SetFile, dtype: str, shape: tuple[int, ...]) -> Array:
-        with self._open(file, dtype, shape) as stream:
+        with self._open_array(file, dtype, shape) as stream:
             # As a plain array: numpy spends as long on wrapping small results in a memmap as on computing them.
             return np.asarray(np.memmap(stream, little_endian(dtype), "r", stream.tell(), shape))
 
@@ -164,7 +166,7 @@ class ShardSet:
         # block is hashed while it is in cache, and the hash covers the very bytes that the caller works on.
         buffer = np.empty((min(size, shape[0]), *shape[1:]), little_endian(dtype))
         sha256 = hashlib.sha256(npy_header(dtype, shape))
-        with self._open(file, dtype, shape) as stream:
+        with self._open_array(file, dtype, shape) as stream:
             for start, stop in split_range(0, shape[0], size):
                 block = buffer[: stop - start]
                 stream.readinto(block.data.cast("B"))
@@ -173,28 +175,34 @@ class ShardSet:
         self._check_hash(file, sha256.hexdigest())
 
     @contextmanager
-    def _open(self, file: SetFile, dtype: str, shape: tuple[int, ...]) -> Iterator[BufferedReader]:
-        """Open an .npy file at the start of its array. Raises CorruptDataError if size, dtype or shape is wrong."""
-        self._check_size(file)
+    def _open_array(self, file: SetFile, dtype: str, shape: tuple[int, ...]) -> Iterator[BufferedReader]:
+        """Open an .npy file at the start of its array. Raises DamagedFileError if size, dtype or shape is wrong."""
         header = npy_header(dtype, shape)
-        with (self.dir / file.path).open("rb") as stream:
-            num_bytes = len(header) + little_endian(dtype).itemsize * prod(shape)
-            if os.fstat(stream.fileno()).st_size != num_bytes or stream.read(len(header)) != header:
-                raise CorruptDataError(f"{self.dir / file.path}: not an .npy file of {dtype} {shape} in C order")
+        num_bytes = len(header) + little_endian(dtype).itemsize * prod(shape)
+        with self._open(file) as stream:
+            if file.bytes != num_bytes or stream.read(len(header)) != header:
+                raise DamagedFileError(f"{self.dir / file.path}: not an .npy file of {dtype} {shape} in C order")
             yield stream
 
-    def _check_size(self, file: SetFile) -> None:
+    @contextmanager
+    def _open(self, file: SetFile) -> Iterator[BufferedReader]:
+        """Open a file of the set. Raises DamagedFileError if it is missing or its size is wrong."""
         path = self.dir / file.path
         try:
-            num_bytes = path.stat().st_size
+            stream = path.open("rb")
         except (FileNotFoundError, NotADirectoryError):
-            raise CorruptDataError(f"{path}: missing") from None
-        if num_bytes != file.bytes or not path.is_file():
-            raise CorruptDataError(f"{path}: expected {file.bytes:,} bytes, got {num_bytes:,}")
+            raise DamagedFileError(f"{path}: missing") from None
+        except IsADirectoryError:
+            raise DamagedFileError(f"{path}: a folder, not a file") from None
+        with stream:
+            num_bytes = os.fstat(stream.fileno()).st_size
+            if num_bytes != file.bytes:
+                raise DamagedFileError(f"{path}: expected {file.bytes:,} bytes, got {num_bytes:,}")
+            yield stream
 
     def _check_hash(self, file: SetFile, sha256: str) -> None:
         if sha256 != file.sha256:
-            raise CorruptDataError(f"{self.dir / file.path}: expected SHA-256 {file.sha256}, got {sha256}")
+            raise DamagedFileError(f"{self.dir / file.path}: expected SHA-256 {file.sha256}, got {sha256}")
 
 
 def open_shards(shards_dir: str | PathLike[str]) -> ShardSet:
@@ -204,17 +212,18 @@ def open_shards(shards_dir: str | PathLike[str]) -> ShardSet:
     return ShardSet(path.absolute(), load_manifest(path))
 
 
-def verify_shards(shards_dir: str | PathLike[str]) -> ShardSet:
+def verify_shards(shards_dir: str | PathLike[str], map_files: MapFiles = map_on_threads) -> ShardSet:
     """Open a shard set and compare every byte with its manifest; for pixels, also recompute `content_sha256`.
 
-    Float values are not turned back into pixels, so their content hash is not recomputed. Raises CorruptDataError.
+    `map_files` as in `ShardSet.verify`. Float values are not turned back into pixels, so their content hash is not
+    recomputed. Raises CorruptDataError.
     """
     shards = open_shards(shards_dir)
-    shards.verify()
+    shards.verify(map_files=map_files)
     if shards.manifest.dtype == "uint8":
         digests: dict[Split, Digests] = {}
         for split in shards.manifest.splits:
-            of_shards = map_on_threads(lambda shard: hash_images(shards.images(shard)), shards.shards(split))
-            digests[split] = np.concatenate(of_shards)
+            by_shard = map_files(lambda shard: hash_images(shards.images(shard)), shards.shards(split))
+            digests[split] = np.concatenate(by_shard)
         shards.check_content(digests)
     return shards

@@ -13,7 +13,7 @@ ByChannel = dict[str, float]
 class Statistics(Model, frozen=True):
     """The contents of stats.json: figures of one split by channel name, for pixels scaled to [0, 1].
 
-    `std` is the population standard deviation over all pixels, which gives unit variance when divided by;
+    `std` is the population standard deviation over all pixels, dividing by it gives unit variance;
     `std_per_image` is the mean over images of each image's own standard deviation. (The 0.2023 in many tutorials is
     the latter for red, computed with n - 1 instead of n.)
     """
@@ -40,7 +40,7 @@ class Statistics(Model, frozen=True):
 
 
 def read_statistics(path: Path) -> Statistics:
-    """Read stats.json. Raises InputError that names the file and the key that is wrong."""
+    """Read stats.json. Raises InputError, which names the file and the key that is wrong."""
     try:
         return parse_json(path.read_bytes(), Statistics)
     except FileNotFoundError:

@@ -83,7 +83,7 @@ def grid_descriptors(pixels: Array) -> Floats:
 def compute_edges(pixels: Array) -> Floats:
     """Compute the edges of images (n, C, H, W) as steps down and to the right, (n, 2, h, w) integers.
 
-    The image is converted to grey and smoothed. Steps are clipped at their mean over the image, so that a horizon or
+    The image is converted to grey and smoothed. Steps are clipped at their mean absolute value, so that a horizon or
     an outline doesn't outweigh everything else. A margin is left out, since many unrelated images have the same frame.
     """
     height, width = pixels.shape[2:]

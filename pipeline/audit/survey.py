@@ -81,8 +81,8 @@ class Survey:
             for name, sign, values in (
                 ("darkest", 1, self.brightness),
                 ("brightest", -1, self.brightness),
-                ("flattest", 1, self.contrast),
-                ("most contrasted", -1, self.contrast),
+                ("lowest contrast", 1, self.contrast),
+                ("highest contrast", -1, self.contrast),
             )
         }
 
@@ -117,12 +117,13 @@ def survey_splits(raw: ShardSet, table: Array) -> dict[Split, Survey]:
 
     def survey_shard(task: tuple[Split, Shard, int, int]) -> _Part:
         split, shard, start, _ = task
-        parts = []
+        parts: list[_Part] = []
         for pixels in raw.verified_image_blocks(shard):
-            of_block = labels[split][start : start + len(pixels)]
-            parts.append(_survey_images(pixels, table, of_block, len(raw.manifest.classes)))
+            block_labels = labels[split][start : start + len(pixels)]
+            # Merged at once, so that memory doesn't grow with the number of blocks times that of classes.
+            parts = [_merge([*parts, _survey_images(pixels, table, block_labels, len(raw.manifest.classes))])]
             start += len(pixels)
-        return _merge(parts)
+        return parts[0]
 
     tasks = [(split, *of_shard) for split in labels for of_shard in raw.ranges(split)]
     parts = list(zip(tasks, map_tasks(survey_shard, tasks), strict=True))

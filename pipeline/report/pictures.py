@@ -1,4 +1,4 @@
-"""The pictures of the report: images as PNG data URLs, with the same bytes at every run."""
+"""The pictures of the report: images as PNG data URLs, with the same bytes on every run."""
 
 import base64
 import io

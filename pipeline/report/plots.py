@@ -1,4 +1,4 @@
-"""The plots of the report: SVG with the same bytes at every run.
+"""The plots of the report: SVG with the same bytes on every run.
 
 They are part of the page: nothing is loaded, and text takes its colour and font from the page, light or dark.
 """

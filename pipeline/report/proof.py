@@ -1,11 +1,11 @@
-"""Checks that a normalized shard set is what its raw pixels, mean and std make it."""
+"""Checks that a normalized shard set follows from its raw pixels, mean and std."""
 
 import numpy as np
 
 from pipeline.audit.survey import SplitFigures, normalize_by_table
 from pipeline.runtime.tasks import map_tasks
 from shardset.errors import CorruptDataError
-from shardset.manifest import Split
+from shardset.manifest import Manifest, Split
 from shardset.normalization import normalization_of, normalization_table
 from shardset.shards import Array, ShardSet, split_range
 
@@ -18,9 +18,13 @@ def value_table(shards: ShardSet) -> Array:
 
 
 def check_origin(raw: ShardSet, shards: ShardSet) -> None:
-    """Raise CorruptDataError unless `shards` claims to be `raw` normalized and has its labels."""
-    if raw.manifest.content_sha256 != shards.manifest.content_sha256 or shards.manifest.normalization is None:
+    """Raise CorruptDataError unless the manifest of `shards` says that it is `raw` normalized."""
+    if shards.manifest.normalization is None or _identity(raw.manifest) != _identity(shards.manifest):
         raise CorruptDataError(f"{shards.dir}: was not made from {raw.dir} by normalize")
+
+
+def check_labels(raw: ShardSet, shards: ShardSet) -> None:
+    """Raise CorruptDataError unless both sets have the same labels."""
     for split in raw.manifest.splits:
         if not np.array_equal(shards.labels(split), raw.labels(split)):
             raise CorruptDataError(f"{shards.dir}: the {split} labels are not those of {raw.dir}")
@@ -39,7 +43,9 @@ def check_values(raw: ShardSet, shards: ShardSet) -> None:
             different = _bits(shards.take(split, indices)) != _bits(expected)
             if different.any():
                 sample = indices[different.any(axis=(1, 2, 3))][0]
-                raise CorruptDataError(f"{shards.dir}: {split} sample {sample} is not that of {raw.dir} normalized")
+                raise CorruptDataError(
+                    f"{shards.dir}: {split} sample {sample} differs from the normalized sample in {raw.dir}"
+                )
 
     map_tasks(
         check_range,
@@ -52,7 +58,7 @@ def check_values(raw: ShardSet, shards: ShardSet) -> None:
 
 
 def check_statistics(shards: ShardSet, train: SplitFigures) -> None:
-    """Raise CorruptDataError unless schemes that use the train split's mean and std have exactly these."""
+    """Raise CorruptDataError if the scheme uses the train split's mean and std, but the manifest has different ones."""
     normalization = normalization_of(shards.manifest)
     if normalization.scheme not in ("dataset", "dataset_per_image"):
         return
@@ -85,3 +91,8 @@ def check_unit_variance(shards: ShardSet, train: SplitFigures) -> None:
 def _bits(values: Array) -> Array:
     """View values as unsigned integers, which tell 0.0 from -0.0."""
     return values.view(f"u{values.itemsize}")
+
+
+def _identity(manifest: Manifest) -> tuple[object, ...]:
+    samples = {split: shards.samples for split, shards in manifest.splits.items()}
+    return manifest.content_sha256, manifest.classes, manifest.channels, manifest.image_shape, samples

@@ -16,7 +16,7 @@ from shardset.models import render_json
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text with LF line endings. A reader sees the old file or the new one, never a part.
 
-    Raises OSError that names the file.
+    Raises OSError, which names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temp_path = temp_sibling(path, "new")
@@ -29,7 +29,7 @@ def write_text(path: Path, text: str) -> None:
             finally:
                 temp_path.unlink(missing_ok=True)
     except OSError as error:
-        error.filename = str(path)  # a full disk doesn't name the file
+        error.filename = str(path)  # the error for a full disk doesn't name it
         raise
 
 

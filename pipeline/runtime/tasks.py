@@ -23,8 +23,8 @@ def map_tasks(function: Callable[[T], R], items: Iterable[T], scheduler: str | N
 
     `scheduler` is the address of a Dask scheduler, "tcp://host:port", whose workers see the same files under the same
     paths. Without one, tasks run on threads of this process: numpy and hashlib release the GIL on blocks of the size
-    used here. There is one thread more than cores, because a thread may wait for the disk. The environment variable
-    PIPELINE_THREADS sets another number.
+    used here. There is one more thread than cores, because a thread may wait for the disk. The environment variable
+    PIPELINE_THREADS overrides the number.
 
     Raises InputError for an unusable scheduler or number of threads, and PipelineError for lost workers.
     """

@@ -1,1 +1,1 @@
-"""Writing shard sets: .npy files by tasks, and normalized ones from raw ones."""
+"""Write shard sets: .npy files in parallel, and normalized sets from raw ones."""

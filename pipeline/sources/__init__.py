@@ -1,1 +1,1 @@
-"""Bytes from outside to images and labels: the registry of datasets, fetching, decoding."""
+"""Turn bytes from outside into images and labels: the registry of datasets, fetching, decoding."""

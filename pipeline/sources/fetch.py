@@ -33,7 +33,7 @@ def fetch_archive(
     """Return the path of the verified archive in `archives_dir`, fetched from the first of `urls` that has it.
 
     Bytes fetched by an earlier, interrupted call are kept in a .part file and not fetched again. While another process
-    fetches into the same folder, this one waits. Raises FetchError that lists what was tried, and PipelineError if the
+    fetches into the same folder, this one waits. Raises FetchError, listing what was tried, and PipelineError if the
     disk is full.
     """
     archive_path = archives_dir / archive.file_name

@@ -19,7 +19,7 @@ def read_dataset(
     """Return images, (N, C, H, W) uint8, and labels, (N,) int64, of each split, and the class names.
 
     `source` replaces the dataset's own URLs: an http, https or file URL, the path of the archive, or of a folder with
-    its files. Nothing is decoded before its hash was compared with the published one.
+    its files. Nothing is decoded until its hash has been compared with the published one.
 
     Raises InputError for an unusable source, FetchError, and CorruptDataError for an unreadable archive.
     """

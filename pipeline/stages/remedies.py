@@ -1,9 +1,9 @@
 """How to repair what a stage or command finds wrong, added here because only the stages know the commands."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
-from shardset.errors import CorruptDataError, InputError
+from shardset.errors import CorruptDataError, DamagedFileError, InputError
 
 # DVC trusts and links what is in its cache, so a damaged file would come back from there.
 REPAIR_HINT = (
@@ -13,17 +13,21 @@ REPAIR_HINT = (
 
 
 @contextmanager
+def repair_hint() -> Iterator[None]:
+    """Add REPAIR_HINT to errors about damaged or missing files of a shard set."""
+    try:
+        yield
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{error}\n{REPAIR_HINT}") from None
+
+
+@contextmanager
 def corrupt_data_hint(hint: str) -> Iterator[None]:
     """Add a line to CorruptDataError that says what to do."""
     try:
         yield
     except CorruptDataError as error:
         raise CorruptDataError(f"{error}\n{hint}") from None
-
-
-def repair_hint() -> AbstractContextManager[None]:
-    """Add REPAIR_HINT to errors about damaged or missing files of a shard set."""
-    return corrupt_data_hint(REPAIR_HINT)
 
 
 @contextmanager

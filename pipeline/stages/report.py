@@ -6,7 +6,14 @@ from pipeline.audit.exact_duplicates import count_exact_duplicates
 from pipeline.audit.near_duplicates import find_near_duplicates
 from pipeline.audit.survey import survey_splits
 from pipeline.report.page import collect_facts, render_page, render_text
-from pipeline.report.proof import check_origin, check_statistics, check_unit_variance, check_values, value_table
+from pipeline.report.proof import (
+    check_labels,
+    check_origin,
+    check_statistics,
+    check_unit_variance,
+    check_values,
+    value_table,
+)
 from pipeline.report.tables import count_by_distance, make_metrics, make_tables, render_csv
 from pipeline.runtime.files import write_json, write_text
 from pipeline.runtime.tasks import map_tasks
@@ -25,6 +32,9 @@ def write_report(raw_dir: Path, shards_dir: Path, report_dir: Path, decimals: in
     """
     with repair_hint():
         raw, shards = open_raw(raw_dir), open_shards(shards_dir)
+    with corrupt_data_hint(REMAKE_HINT):
+        check_origin(raw, shards)
+    with repair_hint():
         shards.verify(map_files=map_tasks)
         raw_images = {shard.images for split in raw.manifest.splits for shard in raw.shards(split)}
         raw.verify(exclude=raw_images, map_files=map_tasks)  # the survey verifies these
@@ -33,7 +43,7 @@ def write_report(raw_dir: Path, shards_dir: Path, report_dir: Path, decimals: in
         digests = {split: survey.digests for split, survey in surveys.items()}
         raw.check_content(digests)
     with corrupt_data_hint(REMAKE_HINT):
-        check_origin(raw, shards)
+        check_labels(raw, shards)
         check_values(raw, shards)
         check_statistics(shards, surveys["train"].figures)
         check_unit_variance(shards, surveys["train"].figures)

@@ -1,4 +1,4 @@
-"""Chromium without a window, driven through a pipe by its DevTools protocol."""
+"""Headless Chromium, driven over a pipe with the DevTools protocol."""
 
 import json
 import os

@@ -79,7 +79,7 @@ def make_tiny_cifar(images_per_file: int = 20, seed: int = 0) -> TinyCifar:
 
 
 def dump_as_python2(data: object) -> bytes:
-    """Pickle as Python 2 did, in which CIFAR was published: strings of bytes, and numpy's module of then."""
+    """Pickle as Python 2 did when CIFAR was published: byte strings, and numpy's module name of that time."""
 
     class Pickler(pickle._Pickler):
         def save_string(self, text):

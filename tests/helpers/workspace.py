@@ -125,6 +125,7 @@ def assert_fails(done, exit_code, *parts):
 
 
 def hash_files(path):
+    assert path.is_dir(), path
     files = sorted(file for file in path.rglob("*") if file.is_file())
     return {str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 

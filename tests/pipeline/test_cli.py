@@ -58,7 +58,7 @@ def test_help_lists_every_command(workspace):
     "command",
     [["stats"], ["normalize"], ["report"], ["verify", "data/raw"], ["--help"], ["--version"], ["verify", "--help"]],
 )
-def test_commands_import_no_heavy_module_in_vain(command, tiny_workspace):
+def test_commands_import_no_unneeded_heavy_module(command, tiny_workspace):
     tiny_workspace.pipeline("stats")
     tiny_workspace.pipeline("normalize")
     heavy = () if command == ["report"] else ("jinja2", "matplotlib")

@@ -1,4 +1,4 @@
-"""The floors of the packages: imports point downwards only. Also limits on the length of functions and modules."""
+"""The layers of the packages: imports point downwards only. Also limits on the length of functions and modules."""
 
 import ast
 from graphlib import TopologicalSorter
@@ -7,8 +7,8 @@ import pytest
 
 from tests.helpers.workspace import REPOSITORY
 
-# From the top. A module may import those of its own folder and of floors below, and `shardset` from anywhere.
-FLOORS = (
+# From the top. A module may import those of its own folder and of layers below, and `shardset` from anywhere.
+LAYERS = (
     {"pipeline.cli", "pipeline.__main__"},
     {"pipeline.stages"},
     {"pipeline.params", "pipeline.report", "pipeline.card"},
@@ -17,7 +17,7 @@ FLOORS = (
     {"pipeline.runtime"},
     {"pipeline.errors"},
 )
-# The one import within a floor: `python -m pipeline` installs its signal handlers, then runs the commands.
+# The one import within a layer: `python -m pipeline` installs its signal handlers, then runs the commands.
 ALLOWED = {("pipeline.__main__", "pipeline.cli")}
 # The only module that needs torch, so that a reader of arrays doesn't.
 TORCH_USERS = {"shardset.dataset"}
@@ -52,17 +52,17 @@ def imported_modules(source, modules=frozenset(SOURCES)):
 
 
 def folder_of(module):
-    """The entry of FLOORS that a module belongs to: a folder, or a module at the top of the package."""
+    """The entry of LAYERS that a module belongs to: a folder, or a module at the top of the package."""
     return ".".join(module.split(".")[:2])
 
 
-def floor_of(module):
-    (floor,) = [number for number, folders in enumerate(FLOORS) if folder_of(module) in folders]
-    return floor
+def layer_of(module):
+    (layer,) = [number for number, folders in enumerate(LAYERS) if folder_of(module) in folders]
+    return layer
 
 
 def find_violations(module, source):
-    """Imports of a module, given its name and source text, that the floors don't allow."""
+    """Imports of a module, given its name and source text, that the layers don't allow."""
     package = module.partition(".")[0]
     violations = []
     for imported in sorted(imported_modules(source)):
@@ -77,7 +77,7 @@ def find_violations(module, source):
             allowed = (
                 folder_of(imported) == folder_of(module)
                 or (module, imported) in ALLOWED
-                or floor_of(imported) > floor_of(module)
+                or layer_of(imported) > layer_of(module)
             )
         if not allowed:
             violations.append(f"{module} imports {imported}")
@@ -100,9 +100,9 @@ def import_order(sources):
     return list(TopologicalSorter(graph).static_order())
 
 
-def test_every_folder_is_on_one_floor():
+def test_every_folder_belongs_to_one_layer():
     folders = {folder_of(module) for module in SOURCES if module.startswith("pipeline.")}
-    assert sorted(folder for floor in FLOORS for folder in floor) == sorted(folders)
+    assert sorted(folder for layer in LAYERS for folder in layer) == sorted(folders)
 
 
 @pytest.mark.parametrize("module", SOURCES)

@@ -120,14 +120,14 @@ def test_code_deps_of_a_stage_are_sorted_and_disjoint(stage):
     assert all((REPOSITORY / dep).is_dir() or matters(REPOSITORY / dep) for dep in code_deps(stage))
 
 
-def test_imports_for_types_alone_are_no_deps():
+def test_type_only_imports_are_not_deps():
     assert "pipeline/params.py" not in code_files("normalize")
     assert "shardset/dataset.py" not in code_files("report")
     assert "shardset/__init__.py" in code_files("stats")
 
 
 @pytest.mark.parametrize("stage", ["download", "stats"])
-def test_texts_for_people_are_no_deps_of_a_data_stage(stage):
+def test_report_and_card_are_not_deps_of_data_stages(stage):
     files = set().union(*map(listed_files, code_deps(stage)))
     assert not [file for file in files if file.startswith(("pipeline/report", "pipeline/card"))]
     assert {file for file in listed_files("pipeline/report") if file.endswith(".j2")} <= code_files("report")

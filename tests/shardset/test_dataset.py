@@ -332,7 +332,7 @@ def test_pickled_dataset_refuses_a_replaced_set(tiny_raw, normalized_dir, tmp_pa
     normalize_shards(tiny_raw, stats_path, tmp_path / "shards", make_params())
     pickled = pickle.dumps(ShardDataset(tmp_path / "shards"))
     normalize_shards(tiny_raw, stats_path, tmp_path / "shards", make_params(scheme="unit"))
-    with pytest.raises(CorruptDataError, match="shards: was replaced by another set while it was read"):
+    with pytest.raises(CorruptDataError, match="shards: was replaced by another set while it was being read"):
         pickle.loads(pickled)
 
 

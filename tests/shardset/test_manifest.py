@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from shardset.errors import CorruptDataError
+from shardset.errors import CorruptDataError, DamagedFileError
 from shardset.manifest import SetFile, Shard, SplitShards, load_manifest, render_manifest
 from shardset.shards import open_shards
 from tests.helpers.shard_sets import make_manifest
@@ -79,12 +79,12 @@ def test_any_manifest_is_read_back(tmp_path_factory, dataset, classes, sizes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 1}, "format_version: should be 2, got 1"),
+        ({"format_version": 3}, "format_version: should be 2, got 3"),
         ({"format_version": "2"}, 'format_version: should be a whole number, got "2"'),
         ({"dtype": "float64"}, "dtype: should be 'float32' or 'float16' or 'uint8', got \"float64\""),
         ({"layout": "NHWC"}, "layout: should be 'NCHW', got \"NHWC\""),
         ({"unknown": 1}, "unknown: unknown key"),
-        ({"channels": ["red"]}, "channels: should be 3 names, as image_shape says"),
+        ({"channels": ["red"]}, "channels: should have 3 names, one per channel of image_shape"),
         ({"content_sha256": "0"}, "content_sha256: should be a string matching"),
         ({"content_sha256": "0" * 64 + "\n"}, "content_sha256: should be a string matching"),
         ({"image_shape": [3, 32, 0]}, "image_shape.2: should be a whole number >= 1, got 0"),
@@ -98,7 +98,7 @@ def test_any_manifest_is_read_back(tmp_path_factory, dataset, classes, sizes):
             {"normalization": {"scheme": "unit", "mean": [0.0], "std": [0.0]}},
             "normalization.std.0: should be a number > 0.0, got 0.0",
         ),
-        ({"classes": ["cat", "dog", "cat"]}, "classes: names should be unique"),
+        ({"classes": ["cat", "dog", "cat"]}, "classes: should be unique names"),
         ({"splits": []}, "splits: should be a mapping of keys to values, got []"),
         (
             {"files": [{"path": "README.md", "bytes": -1, "sha256": "0" * 64}]},
@@ -163,7 +163,7 @@ def test_split_of_another_name_is_refused(set_copy):
     rewrite_manifest(
         set_copy / "manifest.json", lambda data: {"splits": data["splits"] | {"valid": data["splits"]["test"]}}
     )
-    assert_refused(set_copy, "splits: keys should be known strings")
+    assert_refused(set_copy, "splits: keys should be among the allowed names")
 
 
 def test_samples_that_do_not_add_up_are_refused(set_copy):
@@ -197,7 +197,7 @@ UNSAFE_PATHS = [
 
 
 @pytest.mark.parametrize("path", UNSAFE_PATHS)
-def test_shard_path_can_not_leave_the_set(path, set_copy):
+def test_shard_path_cannot_leave_the_set(path, set_copy):
     def move_shard(data):
         data["splits"]["test"]["shards"][0]["images"]["path"] = path
         return {}
@@ -207,7 +207,7 @@ def test_shard_path_can_not_leave_the_set(path, set_copy):
 
 
 @pytest.mark.parametrize("path", UNSAFE_PATHS)
-def test_card_path_can_not_leave_the_set(path, set_copy):
+def test_card_path_cannot_leave_the_set(path, set_copy):
     rewrite_manifest(
         set_copy / "manifest.json", lambda data: {"files": [{"path": path, "bytes": 1, "sha256": "0" * 64}]}
     )
@@ -291,6 +291,15 @@ def test_shard_files_are_listed_in_sample_order():
 
 
 def test_duplicate_class_names_are_refused():
-    with pytest.raises(ValueError, match="classes: names should be unique"):
+    with pytest.raises(ValueError, match="classes: should be unique names"):
         make_manifest({"train": make_split()}, classes=("cat", "cat"))
     replace(make_manifest({"train": make_split()}), classes=("cat", "Cat"))
+
+
+def test_format_version_1_is_not_reported_as_damaged(set_copy):
+    path = set_copy / "manifest.json"
+    path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 1'))
+    message = "has format version 1, but only version 2 can be read. Rebuild the set."
+    with pytest.raises(CorruptDataError, match=message) as caught:
+        open_shards(set_copy)
+    assert not isinstance(caught.value, DamagedFileError)

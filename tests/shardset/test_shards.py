@@ -168,7 +168,7 @@ def damage(path, how):
         ("a changed header", "not an .npy file of "),
         ("another format", "not an .npy file of "),
         ("no file", "missing"),
-        ("a folder", "expected "),
+        ("a folder", "a folder, not a file"),
     ],
 )
 def test_damaged_shard_is_named_and_no_other(name, how, message, set_copy):
@@ -187,7 +187,7 @@ def test_damaged_shard_is_named_and_no_other(name, how, message, set_copy):
         ("a cut end", "expected 10 bytes, got 9"),
         ("bytes added", "expected 10 bytes, got 11"),
         ("no file", "missing"),
-        ("a folder", "expected 10 bytes, got "),
+        ("a folder", "a folder, not a file"),
     ],
 )
 def test_damaged_card_is_named(how, message, set_with_card):
@@ -262,7 +262,7 @@ def test_labels_of_many_shards_need_few_open_files(tmp_path):
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def test_too_many_open_files_is_not_told_as_corrupt_data(tiny_raw):
+def test_too_many_open_files_is_not_reported_as_corrupt_data(tiny_raw):
     resource = pytest.importorskip("resource", reason="limits are POSIX's")
     shards = open_shards(tiny_raw)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -276,7 +276,7 @@ def test_too_many_open_files_is_not_told_as_corrupt_data(tiny_raw):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
-def test_file_without_permission_is_not_told_as_corrupt(set_copy):
+def test_file_without_permission_is_not_reported_as_corrupt(set_copy):
     (set_copy / "test/labels-00000-of-00001.npy").chmod(0)
     with pytest.raises(PermissionError, match=r"labels-00000-of-00001\.npy"):
         verify_shards(set_copy)
@@ -324,7 +324,7 @@ def test_replaced_set_is_noticed(set_copy, split_set):
     shards.check_unchanged()
     shutil.rmtree(set_copy)
     shutil.copytree(split_set.dir, set_copy)
-    with pytest.raises(CorruptDataError, match="was replaced by another set while it was read. Run this again."):
+    with pytest.raises(CorruptDataError, match="was replaced by another set while it was being read. Run this again."):
         shards.check_unchanged()
 
 

@@ -18,7 +18,7 @@ from pipeline.sources import synthetic
 from shardset.errors import CorruptDataError
 from shardset.shards import verify_shards
 from tests.helpers.shard_sets import write_raw_set
-from tests.helpers.workspace import REPOSITORY, Workspace, hash_files, make_workspace
+from tests.helpers.workspace import REPOSITORY, Workspace, make_workspace
 from tests.soak import Experiment, WrongBytesError
 
 REPRO = ("dvc", "repro", "--single-item", "stats", "normalize", "report")
@@ -30,6 +30,12 @@ OTHER_PARAMS = PARAMS.replace("scheme: dataset", "scheme: unit").replace("dtype:
 SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # can't be handled on Windows either
 
 Hashes = dict[str, str]
+
+
+def hash_files(path: Path) -> Hashes:
+    """Hash the file at `path`, or all files of the folder there, by name relative to the parent folder."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return {file.relative_to(path.parent).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 # Runs a stage up to its n-th system call that changes the disk, and dies right before or after that call.
@@ -284,7 +290,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         for stage in STAGES
     ),
     Experiment(
-        "two `normalize` writing one folder, one perhaps killed",
+        "two `normalize` processes writing to one folder, one perhaps killed",
         "the complete output of one of them; the second process exits with an error",
         two_at_once,
         2,

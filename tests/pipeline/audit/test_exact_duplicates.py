@@ -13,7 +13,7 @@ def count(**splits):
     return count_exact_duplicates({split: hash_images(images[of_split]) for split, of_split in splits.items()})
 
 
-def test_images_that_differ_are_no_duplicates():
+def test_different_images_are_not_duplicates():
     assert count(train=[0, 1, 2], test=[3, 4]) == {"train": 0, "test": 0, "test_in_train": 0}
 
 

@@ -109,8 +109,8 @@ def test_images_that_stand_out_are_named_in_order(tmp_path):
     found = survey(write_raw_set(tmp_path / "raw", images))["train"].extremes()
     assert found["darkest"][:3] == [5, 0, 1]
     assert found["brightest"][:3] == [6, 7, 11]
-    assert found["flattest"][:4] == [0, 5, 6, 1]  # equally flat ones by index
-    assert found["most contrasted"][:2] == [7, 11]
+    assert found["lowest contrast"][:4] == [0, 5, 6, 1]  # equally flat ones by index
+    assert found["highest contrast"][:2] == [7, 11]
     assert all(len(indices) == NUM_EXTREMES for indices in found.values())
 
 

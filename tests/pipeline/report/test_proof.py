@@ -6,7 +6,14 @@ import pytest
 from msgspec.structs import replace
 
 from pipeline.audit.survey import survey_splits
-from pipeline.report.proof import check_origin, check_statistics, check_unit_variance, check_values, value_table
+from pipeline.report.proof import (
+    check_labels,
+    check_origin,
+    check_statistics,
+    check_unit_variance,
+    check_values,
+    value_table,
+)
 from pipeline.shards.writer import save_manifest, write_shards
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.stats import write_stats
@@ -82,7 +89,7 @@ def test_wrong_value_with_a_right_hash_is_found(split, sample, dtype, raw, norma
     shards = rewrite(shards, images, labels)
     shards.verify()
     check_origin(raw, shards)
-    with pytest.raises(CorruptDataError, match=f"{split} sample {sample} is not that of .*/raw normalized"):
+    with pytest.raises(CorruptDataError, match=f"{split} sample {sample} differs from the normalized sample in .*/raw"):
         check_values(raw, shards)
 
 
@@ -91,7 +98,7 @@ def test_negative_zero_is_not_taken_for_zero(raw, normalize):
     images, labels = load_all(shards)
     zeros = np.argwhere(images["train"] == 0)
     images["train"][tuple(zeros[0])] = -0.0
-    with pytest.raises(CorruptDataError, match=f"train sample {zeros[0][0]} is not that"):
+    with pytest.raises(CorruptDataError, match=f"train sample {zeros[0][0]} differs from"):
         check_values(raw, rewrite(shards, images, labels))
 
 
@@ -105,7 +112,22 @@ def test_wrong_labels_with_a_right_hash_are_found(fault, split, raw, normalize):
     else:
         images[split], labels[split] = images[split][:-1], labels[split][:-1]
     shards = rewrite(shards, images, labels)
-    with pytest.raises(CorruptDataError, match=f"the {split} labels are not those of .*/raw"):
+    if fault == "swapped labels":
+        check_origin(raw, shards)
+        with pytest.raises(CorruptDataError, match=f"the {split} labels are not those of .*/raw"):
+            check_labels(raw, shards)
+    else:
+        with pytest.raises(CorruptDataError, match="was not made from"):
+            check_origin(raw, shards)
+
+
+@pytest.mark.parametrize(
+    "change", [{"channels": ("a", "b", "c")}, {"classes": ("a", "b")}, {"image_shape": (3, 16, 4)}]
+)
+def test_manifest_that_differs_from_raw_is_rejected(change, raw, normalize):
+    shards = normalize()
+    shards = dataclasses.replace(shards, manifest=replace(shards.manifest, **change))
+    with pytest.raises(CorruptDataError, match="was not made from .* by normalize"):
         check_origin(raw, shards)
 
 

@@ -189,7 +189,7 @@ def test_raw_set_replaced_during_the_run_is_noticed(tmp_path, monkeypatch):
         (tmp_path / "other").rename(tmp_path / "raw")
 
     monkeypatch.setattr(ShardSet, "verify", verify_and_swap)
-    with pytest.raises(CorruptDataError, match="was replaced by another set while it was read"):
+    with pytest.raises(CorruptDataError, match="was replaced by another set while it was being read"):
         normalize_shards(
             tmp_path / "raw", tmp_path / "stats.json", tmp_path / "shards", make_params(samples_per_shard=7)
         )

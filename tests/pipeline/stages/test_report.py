@@ -161,7 +161,12 @@ def test_images_that_stand_out_are_listed(tmp_path):
     pixels[3], pixels[5], pixels[7, :, :4], pixels[7, :, 4:] = 9, 250, 0, 255
     raw = write_raw_set(tmp_path / "raw", pixels[:30], pixels[30:])
     text = (report_on(raw, tmp_path) / "report.md").read_text()
-    for name, indices in (("darkest", "3, "), ("brightest", "5, "), ("flattest", "3, 5, "), ("most contrasted", "7, ")):
+    for name, indices in (
+        ("darkest", "3, "),
+        ("brightest", "5, "),
+        ("lowest contrast", "3, 5, "),
+        ("highest contrast", "7, "),
+    ):
         assert f"| train | {name} | {indices}" in text
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from pipeline.stages.remedies import REPAIR_HINT
 from pipeline.stages.verify import verify_set
-from shardset.errors import CorruptDataError
+from shardset.errors import CorruptDataError, InputError
 from tests.helpers.shard_sets import make_images, write_raw_set
 
 
@@ -29,3 +29,18 @@ def test_incomplete_set_is_named_with_a_remedy(tmp_path):
     with pytest.raises(CorruptDataError, match=r"manifest\.json: missing, so .* is not a complete shard set") as failed:
         verify_set(tmp_path)
     assert str(failed.value).endswith(f"\n{REPAIR_HINT}")
+
+
+def test_unlisted_file_is_named_without_repair_hint(tmp_path):
+    raw = write_raw_set(tmp_path / "raw", make_images(6))
+    (raw.dir / "notes.txt").write_text("mine")
+    with pytest.raises(CorruptDataError) as failed:
+        verify_set(raw.dir)
+    assert str(failed.value).endswith("notes.txt: not in the manifest\nMove these files out of the folder.")
+
+
+def test_number_of_threads_is_checked(tmp_path, monkeypatch):
+    raw = write_raw_set(tmp_path / "raw", make_images(6))
+    monkeypatch.setenv("PIPELINE_THREADS", "zero")
+    with pytest.raises(InputError, match="PIPELINE_THREADS"):
+        verify_set(raw.dir)
