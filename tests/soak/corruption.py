@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from functools import cache, partial
+from itertools import combinations
 from pathlib import Path
 from random import Random
 from typing import cast
@@ -119,7 +120,8 @@ def damage_a_file(damage: Callable[[Random, Path], None], random: Random, path: 
 def swap_two_files(random: Random, path: Path) -> None:
     shards_dir = shutil.copytree(reference_sets() / "float32", path / "shards")
     kind = random.choice(("images", "labels"))
-    one, other = random.sample(sorted(shards_dir.glob(f"*/{kind}-*.npy")), 2)
+    pairs = combinations(sorted(shards_dir.glob(f"*/{kind}-*.npy")), 2)
+    one, other = random.choice([(a, b) for a, b in pairs if a.read_bytes() != b.read_bytes()])
     content = one.read_bytes()
     one.write_bytes(other.read_bytes())
     other.write_bytes(content)
