@@ -96,7 +96,7 @@ def make_targets(folder: Path) -> dict[str, tuple[Callable[[bytes], object], typ
     texts = [msgspec.json.encode(manifest), render_manifest(parse(manifest, Manifest)).encode()]
     stats = (REPOSITORY / "data/stats.json").read_bytes()
     return {
-        "manifest": (_parse_manifest, ValueError, texts),
+        "manifest": (lambda content: _parse_manifest(content, msgspec.json.decode(content)), ValueError, texts),
         "statistics": (partial(parse_json, model=Statistics), ValueError, [stats]),
         "params": (partial(load_params_bytes, folder / "c"), InputError, [params, yaml.safe_dump(custom).encode()]),
     }
