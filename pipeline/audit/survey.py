@@ -12,8 +12,8 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.numerics.statistics import merge_channels, statistics_of
-from pipeline.numerics.sums import PIXEL_MAX, ChannelSums, Integers, sqrt_of_fraction, sum_channels, sum_images
+from pipeline.numerics.statistics import statistics_of
+from pipeline.numerics.sums import PIXEL_MAX, Integers, combine_images, sqrt_of_fraction, sum_images
 from pipeline.runtime.tasks import map_tasks
 from shardset.content import Digests, hash_images
 from shardset.manifest import Shard, Split
@@ -99,12 +99,11 @@ class Survey:
 class _Part:
     """What is known about some consecutive images of a split."""
 
-    channels: list[ChannelSums]
     pixel_counts: Integers  # (C, 256)
     class_sums: Integers  # (classes, C, H, W)
     image_stds: NDArray[np.float64]  # (n, C), of normalized values
-    sums: Integers  # (n,), over all pixels of an image
-    squares: Integers  # (n,), over all squared pixels of an image
+    sums: Integers  # (n, C), over the pixels of an image
+    squares: Integers  # (n, C), over the squared pixels of an image
     digests: Digests  # (n, 32)
 
 
@@ -146,19 +145,17 @@ def _survey_images(pixels: Array, table: Array, labels: Labels, num_classes: int
     flat = pixels.reshape(*pixels.shape[:2], -1)
     sums, squares = sum_images(flat)
     return _Part(
-        channels=sum_channels([pixels]),
         pixel_counts=np.stack([np.bincount(channel.ravel(), minlength=256) for channel in flat.transpose(1, 0, 2)]),
         class_sums=class_sums,
         image_stds=_image_stds(normalize_by_table(pixels, table).reshape(flat.shape)),
-        sums=sums.sum(axis=1),
-        squares=squares.sum(axis=1),
+        sums=sums,
+        squares=squares,
         digests=hash_images(pixels),
     )
 
 
 def _merge(parts: Sequence[_Part]) -> _Part:
     return _Part(
-        channels=merge_channels([part.channels for part in parts]),
         pixel_counts=sum(part.pixel_counts for part in parts),  # type: ignore[arg-type]  # not 0: there is a part
         class_sums=sum(part.class_sums for part in parts),  # type: ignore[arg-type]
         image_stds=np.concatenate([part.image_stds for part in parts]),
@@ -171,9 +168,13 @@ def _merge(parts: Sequence[_Part]) -> _Part:
 def _finish(raw: ShardSet, split: Split, labels: Labels, table: Array, part: _Part) -> Survey:
     manifest = raw.manifest
     num_values = math.prod(manifest.image_shape)
-    brightness = part.sums / (num_values * PIXEL_MAX)
+    occurs = part.pixel_counts > 0
+    low, high = occurs.argmax(axis=1), PIXEL_MAX - occurs[:, ::-1].argmax(axis=1)
+    channels = combine_images(part.sums, part.squares, low, high, math.prod(manifest.image_shape[1:]))
+    sums, squares = part.sums.sum(axis=1), part.squares.sum(axis=1)
+    brightness = sums / (num_values * PIXEL_MAX)
     # In Python's integers: those of 64 bits overflow for images of more than 2.3e7 values.
-    radicands = num_values * part.squares.astype(object) - part.sums.astype(object) ** 2
+    radicands = num_values * squares.astype(object) - sums.astype(object) ** 2
     contrast = np.sqrt(radicands.astype(np.float64)) / (num_values * PIXEL_MAX)
     class_counts = np.bincount(labels, minlength=len(manifest.classes)).tolist()
     figures = SplitFigures(
@@ -181,7 +182,7 @@ def _finish(raw: ShardSet, split: Split, labels: Labels, table: Array, part: _Pa
         classes=dict(zip(manifest.classes, class_counts, strict=True)),
         brightness=_spread(brightness),
         contrast=_spread(contrast),
-        before=_figures_before(statistics_of(part.channels, manifest, split)),
+        before=_figures_before(statistics_of(channels, manifest, split)),
         after={
             channel: _figures_after(part.pixel_counts[index], table[index], part.image_stds[:, index])
             for index, channel in enumerate(manifest.channels)

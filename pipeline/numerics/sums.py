@@ -68,17 +68,24 @@ def sum_channels(blocks: Iterable[NDArray[np.uint8]]) -> list[ChannelSums]:
         by_image.append(sum_images(pixels))
         low.append(pixels.min(axis=0).min(axis=-1))  # twice as fast as over both axes at once
         high.append(pixels.max(axis=0).max(axis=-1))
-    sums, squares = (np.concatenate(parts).T.copy() for parts in zip(*by_image, strict=True))  # (C, N) each
+    sums, squares = (np.concatenate(parts) for parts in zip(*by_image, strict=True))
+    return combine_images(sums, squares, np.min(low, axis=0), np.max(high, axis=0), pixels_per_image)
+
+
+def combine_images(
+    sums: Integers, squares: Integers, low: Integers, high: Integers, pixels_per_image: int
+) -> list[ChannelSums]:
+    """Combine the sums of images, (N, C) each as from `sum_images`, and the range of each channel, (C,) each."""
     return [
         ChannelSums(
-            num_pixels=len(of_channel) * pixels_per_image,
-            sum=int(of_channel.sum()),
-            sum_of_squares=int(squares[channel].sum()),
-            roots=_image_roots(of_channel, squares[channel], pixels_per_image),
-            min=int(np.min(low, axis=0)[channel]),
-            max=int(np.max(high, axis=0)[channel]),
+            num_pixels=len(sums) * pixels_per_image,
+            sum=int(sums[:, channel].sum()),
+            sum_of_squares=int(squares[:, channel].sum()),
+            roots=_image_roots(sums[:, channel], squares[:, channel], pixels_per_image),
+            min=int(low[channel]),
+            max=int(high[channel]),
         )
-        for channel, of_channel in enumerate(sums)
+        for channel in range(sums.shape[1])
     ]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.params import NormalizeParams
-from pipeline.shards.writer import compute_content_hash, save_manifest, write_shards
+from pipeline.shards import writer
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.report import write_report
 from pipeline.stages.stats import write_stats
@@ -54,24 +54,8 @@ def write_raw_set(
     given = {"train": train, **other} | ({} if test is None else {"test": test})
     images = {split: given[split] for split in ("train", "val", "test") if split in given}
     labels = {split: np.arange(len(of_split)) % num_classes for split, of_split in images.items()}
-    raw_dir.mkdir()
-    splits = write_shards(
-        raw_dir,
-        labels,
-        lambda split, start, stop: [images[split][start:stop]],
-        dtype="uint8",
-        image_shape=train.shape[1:],
-        samples_per_shard=10_000,
-    )
-    manifest = make_manifest(
-        splits,
-        dataset="made",
-        classes=tuple(f"class_{i}" for i in range(num_classes)),
-        image_shape=train.shape[1:],
-        channels=names,
-        content_sha256=compute_content_hash(images, labels),
-    )
-    save_manifest(manifest, raw_dir)
+    classes = tuple(f"class_{i}" for i in range(num_classes))
+    writer.write_raw_set(raw_dir, "made", classes, names, images, labels, writer.compute_content_hash(images, labels))
     return open_shards(raw_dir)
 
 
