@@ -1,6 +1,7 @@
 """manifest.json: what a shard set holds. The one typed, versioned model that writers and readers share."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -17,6 +18,8 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)  # the order in which every manifest lists them
 Dtype = Literal["float32", "float16", "uint8"]
 Scheme = Literal["dataset", "dataset_per_image", "imagenet", "symmetric", "unit", "custom"]
+# Not allowed in names: line breaks and other control characters, and lone surrogates, which UTF-8 can't encode.
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Count = Annotated[int, Meta(ge=1)]
@@ -87,8 +90,11 @@ class Manifest(Model, frozen=True):
             raise ValueError(
                 f"splits: should be train, optionally followed by val and test, in this order, got {found}"
             )
-        if len(set(self.classes)) != len(self.classes):
-            raise ValueError("classes: should be unique names")
+        for key, names in (("dataset", (self.dataset,)), ("classes", self.classes), ("channels", self.channels)):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{key}: should be unique names")
+            if any(map(UNPRINTABLE.search, names)):
+                raise ValueError(f"{key}: should have no line breaks, control characters or lone surrogates")
         if len(self.channels) != self.image_shape[0]:
             raise ValueError(f"channels: should have {self.image_shape[0]} names, one per channel of image_shape")
         if self.normalization:
