@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from pipeline.audit.near_duplicates import find_near_duplicates
 from pipeline.audit.survey import survey_splits
 from pipeline.report.proof import value_table
 from pipeline.shards.writer import save_manifest
@@ -16,6 +17,7 @@ from pipeline.stages.remedies import REPAIR_HINT
 from pipeline.stages.report import REMAKE_HINT, write_report
 from pipeline.stages.stats import write_stats
 from shardset.errors import CorruptDataError
+from shardset.normalization import normalize_pixels
 from shardset.shards import open_shards
 from tests.helpers.shard_sets import make_images, make_params, report_on, write_raw_set
 
@@ -241,6 +243,40 @@ def test_wrong_content_hash_fails_the_report(tiny_raw, tmp_path):
         save_manifest(replace(open_shards(source).manifest, content_sha256="0" * 64), tmp_path / "wrong" / name)
     with pytest.raises(CorruptDataError, match=r"raw/manifest\.json: content_sha256: expected 0{64}, but the shards"):
         write_report(tmp_path / "wrong/raw", tmp_path / "wrong/shards", tmp_path / "report", 4)
+
+
+@pytest.mark.parametrize("replaced", ["raw", "shards"])
+def test_set_replaced_during_the_run_leaves_no_report(replaced, tmp_path, monkeypatch):
+    for name, seed in (("first", 0), ("second", 1)):
+        raw = write_raw_set(tmp_path / name / "raw", make_images(20, seed=seed), make_images(4, seed=seed + 2))
+        write_stats(raw.dir, tmp_path / name / "stats.json")
+        normalize_shards(raw.dir, tmp_path / name / "stats.json", tmp_path / name / "shards", make_params())
+
+    def find_and_replace(raw):
+        found = find_near_duplicates(raw)
+        (tmp_path / "first" / replaced).rename(tmp_path / "old")
+        (tmp_path / "second" / replaced).rename(tmp_path / "first" / replaced)
+        return found
+
+    monkeypatch.setattr("pipeline.stages.report.find_near_duplicates", find_and_replace)
+    with pytest.raises(CorruptDataError, match=f"{replaced}: was replaced by another set while it was being read"):
+        write_report(tmp_path / "first/raw", tmp_path / "first/shards", tmp_path / "report", 4)
+    assert not (tmp_path / "report").exists()
+
+
+def test_wrong_arithmetic_fails_the_report(tiny_raw, tmp_path, monkeypatch):
+    """A build of numpy whose division is off writes and checks the same wrong values. Their mean and std show it."""
+
+    def normalize_wrongly(pixels, normalization, out):
+        return np.multiply(normalize_pixels(pixels, normalization, out), np.float32(1.0001), out=out)
+
+    for module in ("shardset.normalization", "pipeline.shards.normalized"):
+        monkeypatch.setattr(f"{module}.normalize_pixels", normalize_wrongly)
+    write_stats(tiny_raw, tmp_path / "stats.json")
+    normalize_shards(tiny_raw, tmp_path / "stats.json", tmp_path / "shards", make_params())
+    with pytest.raises(CorruptDataError, match="expected the normalized train split to have mean 0 and std 1"):
+        write_report(tiny_raw, tmp_path / "shards", tmp_path / "report", 4)
+    assert not (tmp_path / "report").exists()
 
 
 def test_shards_that_are_not_normalized_fail_the_report(tiny_raw, tmp_path):
