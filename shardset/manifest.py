@@ -18,8 +18,9 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)  # the order in which every manifest lists them
 Dtype = Literal["float32", "float16", "uint8"]
 Scheme = Literal["dataset", "dataset_per_image", "imagenet", "symmetric", "unit", "custom"]
-# Not allowed in names: line breaks and other control characters, and lone surrogates, which UTF-8 can't encode.
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# Not allowed in names: line breaks and other control characters, lone surrogates, which UTF-8 can't encode, and two
+# code points that are no characters, which YAML doesn't allow.
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Count = Annotated[int, Meta(ge=1)]
@@ -94,7 +95,7 @@ class Manifest(Model, frozen=True):
             if len(set(names)) != len(names):
                 raise ValueError(f"{key}: should be unique names")
             if any(map(UNPRINTABLE.search, names)):
-                raise ValueError(f"{key}: should have no line breaks, control characters or lone surrogates")
+                raise ValueError(f"{key}: should have no line breaks or other unprintable characters")
         if len(self.channels) != self.image_shape[0]:
             raise ValueError(f"channels: should have {self.image_shape[0]} names, one per channel of image_shape")
         if self.normalization:
