@@ -64,15 +64,14 @@ def render_readme(manifest: Manifest, normalization: Normalization) -> str:
     origin = ORIGINS.get(manifest.dataset)
     splits = manifest.splits.items()
     return CARD.format(
-        # A JSON string is also a YAML string, whatever characters it has.
-        pretty_name=json.dumps(origin.name if origin else manifest.dataset),
+        pretty_name=_yaml_string(origin.name if origin else manifest.dataset),
         name=origin.name if origin else manifest.dataset,
         description=f"{origin.description}\n" if origin else "",
         dtype=manifest.dtype,
         shape=list(manifest.image_shape),
         dimensions=", ".join(map(str, manifest.image_shape)),
         channels=", ".join(manifest.channels),
-        names="\n".join(f"          '{index}': {json.dumps(name)}" for index, name in enumerate(manifest.classes)),
+        names="\n".join(f"          '{index}': {_yaml_string(name)}" for index, name in enumerate(manifest.classes)),
         splits="\n".join(
             f"  - name: {split}\n    num_bytes: {of.num_bytes}\n    num_examples: {of.samples}" for split, of in splits
         ),
@@ -87,3 +86,9 @@ def render_readme(manifest: Manifest, normalization: Normalization) -> str:
         content_sha256=manifest.content_sha256,
         citation=f"\n```bibtex\n{origin.citation}\n```\n" if origin else "",
     )
+
+
+def _yaml_string(text: str) -> str:
+    # JSON in ASCII writes an emoji as two escapes, which YAML reads as two characters. Manifests have no names with
+    # characters that YAML would need escaped.
+    return json.dumps(text, ensure_ascii=False)

@@ -71,7 +71,7 @@ def test_croissant_of_a_known_dataset_cites_it(name, normalized_tiny):
     assert "citeAs" not in json.loads(render_croissant(normalized_tiny.manifest))
 
 
-@pytest.mark.parametrize("name", ['a "quoted" one', "no", "back\\slash", "émile: #1", "{braces}"])
+@pytest.mark.parametrize("name", ['a "quoted" one', "no", "back\\slash", "émile: #1", "{braces}", "🐸", "数据"])
 def test_special_characters_in_names_are_kept(name, normalized_tiny):
     data = json.loads(render_croissant(replace(normalized_tiny.manifest, dataset=name, classes=(name, "other"))))
     assert data["name"] == name

@@ -94,7 +94,9 @@ def test_cifar10_is_cited_as_its_author_asks():
     assert title in (REPOSITORY / "CITATION.cff").read_text()
 
 
-@pytest.mark.parametrize("name", ['a "quoted" one', "no", "back\\slash", "émile: #1", "{braces}", "1e3", "- x"])
+@pytest.mark.parametrize(
+    "name", ['a "quoted" one', "no", "back\\slash", "émile: #1", "{braces}", "1e3", "- x", "🐸", "数据"]
+)
 def test_special_characters_in_names_are_kept(name, normalized_tiny):
     matter = read_front_matter(render(replace(normalized_tiny.manifest, dataset=name, classes=(name, "other"))))
     assert matter["pretty_name"] == name
