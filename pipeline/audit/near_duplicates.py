@@ -20,8 +20,7 @@ from pipeline.runtime.tasks import map_tasks
 from shardset.manifest import Split
 from shardset.shards import Array, ShardSet, split_range
 
-# On CIFAR-10, 478 test images have a train image within this distance. Judged by eye on 48 pairs of each range,
-# these are true near-duplicates: 48 up to 0.2, 42 from there to 0.3, 35 to 0.35, but only 26 from 0.35 to 0.4.
+# A convention, chosen by looking at pairs of CIFAR-10, see docs/near-duplicates.md.
 MAX_DISTANCE = 0.35
 EXACT_SUM = 2**24
 GRID = 8  # cells per side
