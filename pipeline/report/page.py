@@ -1,5 +1,6 @@
 """The report as a page and as text, rendered from templates."""
 
+import re
 from collections.abc import Mapping
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -11,6 +12,9 @@ from pipeline.report.plots import plot_channels, plot_classes, plot_images
 from pipeline.report.tables import Band
 from shardset.manifest import Manifest, Split
 from shardset.shards import Array, ShardSet
+
+# Underscores within a word are only themselves.
+MARKDOWN_SYNTAX = re.compile(r"[\\`*\[\]<>&|~$#]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def render_page(
@@ -56,6 +60,11 @@ def collect_facts(
     }
 
 
+def escape_markdown(name: str) -> str:
+    """Escape a name for report.md, where it may be in a table."""
+    return MARKDOWN_SYNTAX.sub(r"\\\g<0>", name)
+
+
 def _render(name: str, decimals: int, **facts: object) -> str:
     def number(value: float) -> str:
         # Adding 0.0 avoids "-0.0000".
@@ -69,5 +78,5 @@ def _render(name: str, decimals: int, **facts: object) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"number": number, "count": "{:,}".format}
+    environment.filters |= {"number": number, "count": "{:,}".format, "markdown": escape_markdown}
     return environment.get_template(f"{name}.j2").render(**facts)

@@ -5,6 +5,7 @@ They are part of the page: nothing is loaded, and text takes its colour and font
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -109,7 +110,8 @@ def _plot_lines(
 
 def _draw_svg(title: str, draw: Callable[[Axes], None], left: float = 0.6, height: float = 2.6) -> str:
     """Draw a plot, `height` inches high, with a margin of `left` inches for the labels of the y axis."""
-    with mpl.rc_context():
+    with mpl.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the browser has fonts for class names
         mpl.rcdefaults()  # independent of the user's settings
         mpl.rcParams.update(SETTINGS | {"svg.hashsalt": title})
         figure = Figure(figsize=(WIDTH, height))
@@ -125,7 +127,10 @@ def _draw_svg(title: str, draw: Callable[[Axes], None], left: float = 0.6, heigh
 
 def _inline(svg: str) -> str:
     """Prepare an SVG file for a page: no prolog, no ids that two plots share, the page's text colour."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r' xmlns(:xlink)?="[^"]*"| id="[a-z0-9.]+_\d+"', "", svg)
-    svg = re.sub(r"<metadata>.*?</metadata>\s*|[ \t]+$", "", svg, flags=re.DOTALL | re.MULTILINE)
-    return svg.replace("xlink:href", "href").replace(TEXT_COLOR, "currentColor")
+    svg = re.sub(r"<metadata>.*?</metadata>\s*|[ \t]+$", "", svg[svg.index("<svg") :], flags=re.DOTALL | re.MULTILINE)
+    return re.sub("<[^>]*>", lambda tag: _inline_tag(tag[0]), svg)  # text, such as class names, stays as it is
+
+
+def _inline_tag(tag: str) -> str:
+    tag = re.sub(r' xmlns(:xlink)?="[^"]*"| id="[a-z0-9.]+_\d+"', "", tag)
+    return tag.replace("xlink:href", "href").replace(TEXT_COLOR, "currentColor")

@@ -14,6 +14,7 @@ from shardset.manifest import Manifest, Split
 from shardset.shards import Array, ShardSet
 
 DISTANCES = (0.1, 0.2, 0.3, MAX_DISTANCE)
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 Rows = Iterable[tuple[object, ...]]
 
@@ -83,10 +84,14 @@ def make_tables(
 
 
 def render_csv(rows: Rows) -> str:
-    """Render CSV with LF line endings."""
+    """Render CSV with LF line endings. Text that a spreadsheet would run as a formula gets an apostrophe in front."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows(map(_as_text, row) for row in rows)
     return text.getvalue()
+
+
+def _as_text(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell
 
 
 def percent(counts: ArrayLike) -> Array:

@@ -126,5 +126,10 @@ def test_csv_quotes_what_needs_it_and_ends_lines_with_lf():
     assert render_csv([("class", "train"), ("a,b", 1), ('c"d', 2.5)]) == 'class,train\n"a,b",1\n"c""d",2.5\n'
 
 
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(1)", "\t=1"])
+def test_csv_text_is_no_formula(text):
+    assert render_csv([(text, -1.5)]) == f"'{text},-1.5\n"
+
+
 def test_percent_is_the_share_of_the_sum():
     assert percent([1, 0, 3]).tolist() == [25, 0, 75]

@@ -1,11 +1,15 @@
+import csv
+import io
 import json
 import re
 import shutil
+from html.parser import HTMLParser
 from math import nextafter
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 from msgspec.structs import replace
 
 from pipeline.audit.near_duplicates import find_near_duplicates
@@ -23,6 +27,19 @@ from tests.helpers.shard_sets import make_images, make_params, report_on, write_
 
 TABLES = {"classes.csv", "images.csv", "near_duplicates.csv", "pixels.csv"}
 SPLITS = [("train",), ("train", "val"), ("train", "test"), ("train", "val", "test")]
+# One for each class of the tiny dataset.
+ODD_NAMES = (
+    "<b>airplane</b>",
+    r"$\x$",  # matplotlib would take it for a formula
+    r"a|b\|c\\",
+    "=1+1",
+    "-",
+    "*a* _b_ [c](d)",
+    "&lt;",
+    "~~a~~ `b`",
+    '#010203 id="a_1" xlink:href',  # what is replaced in the SVG
+    "数据 🐸",
+)
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +61,16 @@ def with_classes(source_dir, target_dir, *names):
     shutil.copytree(source_dir, target_dir)
     manifest = open_shards(source_dir).manifest
     save_manifest(replace(manifest, classes=(*names, *manifest.classes[len(names) :])), target_dir)
+
+
+def html_texts(page):
+    """The text of each element of a page."""
+    texts = []
+    parser = HTMLParser()
+    parser.handle_data = texts.append  # type: ignore[method-assign]
+    parser.feed(page)
+    parser.close()
+    return texts
 
 
 @pytest.mark.slow
@@ -188,17 +215,21 @@ def test_duplicates_are_counted_listed_and_shown(tmp_path):
     assert "| test | 0.1 | 3 | 3 | 42.86 | 1 |" in (report_dir / "report.md").read_text()
 
 
-@pytest.mark.slow
 def test_class_names_are_escaped(tiny_raw, report_on_tiny, tmp_path):
     report_on_tiny()
     for name, source_dir in (("raw", tiny_raw), ("shards", tmp_path / "shards")):
-        with_classes(source_dir, tmp_path / "named" / name, "<b>airplane</b>", r"$\x$", "a|b")
+        with_classes(source_dir, tmp_path / "named" / name, *ODD_NAMES)
     write_report(tmp_path / "named/raw", tmp_path / "named/shards", tmp_path / "report", 4)
-    page = (tmp_path / "report/report.html").read_text()
-    assert "&lt;b&gt;airplane" in page
-    assert "<b>" not in page
-    assert r"$\x$" in page  # matplotlib would take it for a formula
-    assert r"| a\|b | " in (tmp_path / "report/report.md").read_text()
+    page, markdown, table = (
+        (tmp_path / "report" / name).read_text(encoding="utf-8") for name in ("report.html", "report.md", "classes.csv")
+    )
+    in_page, in_markdown = html_texts(page), html_texts(MarkdownIt().enable(["table", "strikethrough"]).render(markdown))
+    for name in ODD_NAMES:
+        assert in_page.count(name) == 4  # samples, mean images, the table and the plot
+        assert in_markdown.count(name) == 1
+    escaped = {"=1+1": "'=1+1", "-": "'-"}
+    names = [row["class"] for row in csv.DictReader(io.StringIO(table))]
+    assert names == [escaped.get(name, name) for name in ODD_NAMES]
 
 
 @pytest.mark.slow
