@@ -1,5 +1,7 @@
 """The normalization formula, as torchvision's `ToTensor()` and `Normalize()` compute it, bit for bit."""
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,15 +18,21 @@ def normalization_of(manifest: Manifest) -> Normalization:
 
 
 def normalize_pixels(pixels: NDArray[np.uint8], normalization: Normalization, out: Floats) -> Floats:
-    """Compute `(v / 255 - mean[c]) / std[c]` for pixels (n, C, H, W) uint8 into `out`, float32 of the same shape.
+    """Compute `(v / 255 - mean[c]) / std[c]` for pixels (..., C, H, W) uint8 into `out`, float32 of the same shape.
 
     Every operation is done in float32 and both divisions are true divisions, as in torchvision. Multiplying by
     reciprocals would change the last bit of some values.
     """
-    mean, std = (np.array(values, np.float32).reshape(-1, 1, 1) for values in (normalization.mean, normalization.std))
+    mean, std = _as_arrays(normalization)
     np.divide(pixels, np.float32(255), out=out)
     np.subtract(out, mean, out=out)
     return np.divide(out, std, out=out)
+
+
+@cache  # for one image, making the arrays would take longer than computing with them
+def _as_arrays(normalization: Normalization) -> tuple[Floats, Floats]:
+    mean, std = (np.array(values, np.float32).reshape(-1, 1, 1) for values in (normalization.mean, normalization.std))
+    return mean, std
 
 
 def normalization_table(normalization: Normalization, dtype: Dtype) -> Floats:

@@ -19,8 +19,8 @@ LAYERS = (
 )
 # The one import within a layer: `python -m pipeline` installs its signal handlers, then runs the commands.
 ALLOWED = {("pipeline.__main__", "pipeline.cli")}
-# The only module that needs torch, so that a reader of arrays doesn't.
-TORCH_USERS = {"shardset.dataset"}
+# The only modules that need torch, so that a reader of arrays doesn't.
+TORCH_USERS = {"shardset.batch", "shardset.dataset"}
 MAX_FUNCTION_LINES = 40
 MAX_MODULE_LINES = 250
 

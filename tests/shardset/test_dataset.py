@@ -1,19 +1,28 @@
+import copy
+import gc
+import io
 import multiprocessing
 import pickle
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import (
+    BatchSampler,
     ConcatDataset,
     DataLoader,
     DistributedSampler,
+    SequentialSampler,
     StackDataset,
     Subset,
     TensorDataset,
+    default_collate,
     random_split,
 )
 
@@ -104,7 +113,8 @@ def test_samples_equal_those_of_torchvision(split, dtype, preload, normalized_di
                 assert read[0].numpy().tobytes() == image.numpy().tobytes()
                 assert type(read[1]) is int
                 assert read[1] == label
-        assert (ours.classes, ours.class_to_idx, ours.targets) == (theirs.classes, theirs.class_to_idx, theirs.targets)
+        assert (list(ours.classes), ours.class_to_idx) == (theirs.classes, theirs.class_to_idx)
+        assert list(ours.targets) == theirs.targets
 
 
 @pytest.mark.slow
@@ -153,13 +163,80 @@ def test_denormalize_gives_the_pixels_back(tiny, normalized_dir):
         assert torch.equal(dataset.denormalize(images[3]), dataset.denormalize(images)[3])
 
 
+def test_denormalize_refuses_integers(normalized_dir):
+    dataset = ShardDataset(normalized_dir / "uint8", normalize=False)
+    with pytest.raises(TypeError, match=r"denormalize: images should be normalized floats, got torch\.uint8"):
+        dataset.denormalize(dataset[0][0])
+
+
+@pytest.mark.parametrize("default", [torch.float16, torch.float64])
+def test_default_dtype_of_torch_changes_nothing(default, normalized_dir):
+    dataset = ShardDataset(normalized_dir / "uint8")
+    expected = dataset[0][0]
+    pixels = dataset.denormalize(expected.double())
+    torch.set_default_dtype(default)
+    try:
+        assert torch.equal(dataset[0][0], expected)
+        assert torch.equal(default_collate(dataset.__getitems__([0]))[0][0], expected)
+        assert torch.equal(dataset.denormalize(expected.double()), pixels)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("preload", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+def test_tensors_hold_all_samples_in_order(dtype, preload, normalized_dir):
+    dataset = ShardDataset(normalized_dir / dtype, preload=preload)
+    images, labels = dataset.tensors()
+    assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
+    assert torch.equal(images, torch.stack([image for image, _ in dataset]))
+    assert labels.tolist() == list(dataset.targets)
+    expected = images.clone()
+    images.zero_()
+    labels.zero_()
+    assert torch.equal(dataset.tensors()[0], expected)
+    assert dataset.tensors()[1].tolist() == list(dataset.targets)
+
+
+@pytest.mark.parametrize("preload", [False, True])
+def test_pixels_are_those_of_the_source(preload, tiny, tiny_raw, normalized_dir):
+    for shards_dir in (tiny_raw, normalized_dir / "uint8"):
+        dataset = ShardDataset(shards_dir, normalize=False, preload=preload)
+        pixels = torch.from_numpy(tiny.train[0])
+        batch = next(iter(DataLoader(dataset, 100)))[0]
+        for images in (torch.stack([image for image, _ in dataset]), batch, dataset.tensors()[0]):
+            assert images.dtype == torch.uint8
+            assert torch.equal(images, pixels)
+
+
+def test_transform_gets_pixels_without_normalizing(tiny, tiny_raw):
+    dataset = ShardDataset(tiny_raw, normalize=False, transform=lambda image: image.flip(-1))
+    assert torch.equal(next(iter(DataLoader(dataset, 100)))[0], torch.from_numpy(tiny.train[0]).flip(-1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_pixels_of_normalized_values_are_refused(dtype, normalized_dir):
+    with pytest.raises(InputError, match=rf"normalize: False needs pixels, .*{dtype} values.* `dtype: uint8`"):
+        ShardDataset(normalized_dir / dtype, normalize=False)
+
+
+def test_targets_and_classes_are_cheap_and_refuse_changes(normalized_dir):
+    dataset = ShardDataset(normalized_dir / "float32")
+    assert dataset.targets is dataset.targets
+    for name, key in (("targets", 0), ("classes", 0), ("class_to_idx", dataset.classes[0])):
+        with pytest.raises(TypeError):
+            getattr(dataset, name)[key] = 9
+        with pytest.raises(AttributeError):
+            setattr(dataset, name, [9])
+
+
 @pytest.mark.parametrize("preload", [False, True])
 def test_each_split_of_a_set_is_read_in_order(preload, split_set, split_images):
     for split in split_set.manifest.splits:
         dataset = ShardDataset(split_set.dir, split, preload=preload, verify="hash")
         images, labels = next(iter(DataLoader(dataset, batch_size=100)))
         assert torch.equal(images, torch.from_numpy(split_images[split]) / 255)
-        assert labels.tolist() == dataset.targets == [index % 2 for index in range(len(split_images[split]))]
+        assert labels.tolist() == list(dataset.targets) == [index % 2 for index in range(len(split_images[split]))]
 
 
 def test_absent_split_is_refused(split_set):
@@ -214,8 +291,10 @@ def test_index_that_is_not_an_integer_is_refused(normalized_dir):
     dataset = ShardDataset(normalized_dir / "float32", "test")
     with pytest.raises(TypeError):
         dataset[0.5]
-    with pytest.raises(TypeError, match="indices should be integers, got float64"):
+    with pytest.raises(TypeError, match=r"indices should be a sequence of integers, got float64 \(1,\)"):
         dataset.__getitems__([1.7])
+    with pytest.raises(TypeError, match=r"indices should be a sequence of integers, got int64 \(1, 2\)"):
+        dataset.__getitems__([[1, 2]])
 
 
 @pytest.mark.parametrize("preload", [False, True])
@@ -279,6 +358,110 @@ def test_collate_function_may_slice_a_batch(normalized_dir):
     assert [image.shape for image, _ in samples] == [(3, 32, 32)] * 2
 
 
+def read_batch(dataset, batch_size=8, **kwargs):
+    """Read the first batch as a collate_fn receives it."""
+    return next(iter(DataLoader(dataset, batch_size, collate_fn=lambda batch: batch, **kwargs)))
+
+
+def test_sample_of_a_batch_is_a_pytree_node(normalized_dir):
+    dataset = ShardDataset(normalized_dir / "float32", "test")
+    batch = read_batch(dataset)
+    assert [type(leaf) for leaf in tree_leaves(batch[0])] == [torch.Tensor, int]
+    assert torch.equal(tree_map(lambda leaf: leaf + 1, batch[0])[0], dataset[0][0] + 1)
+
+
+@pytest.mark.slow
+def test_v2_transform_in_a_collate_function_changes_images(normalized_dir):
+    from torchvision.transforms import v2
+
+    flip = v2.RandomHorizontalFlip(p=1.0)
+    dataset = ShardDataset(normalized_dir / "float32", "test")
+    loader = DataLoader(dataset, 8, collate_fn=lambda batch: default_collate([flip(sample) for sample in batch]))
+    assert torch.equal(next(iter(loader))[0], dataset.tensors()[0][:8].flip(-1))
+
+
+def test_changing_samples_in_a_collate_function_changes_the_batch(normalized_dir):
+    def collate(batch):
+        for image, _ in batch:
+            image.mul_(2)
+        batch[-1].image.zero_()
+        return default_collate(batch)
+
+    dataset = ShardDataset(normalized_dir / "float32", "test")
+    expected = 2 * dataset.tensors()[0][:8]
+    expected[7] = 0
+    assert torch.equal(next(iter(DataLoader(dataset, 8, collate_fn=collate)))[0], expected)
+
+
+def test_index_of_a_batch_that_is_not_an_integer_is_refused(normalized_dir):
+    batch = read_batch(ShardDataset(normalized_dir / "float32", "test"))
+    for index in ([0], 0.5, None):
+        with pytest.raises(TypeError):
+            batch[index]
+    with pytest.raises(IndexError):
+        batch[8]
+
+
+@pytest.mark.parametrize("choose", [list, lambda batch: [batch[0]], lambda batch: batch[:2]])
+def test_kept_sample_does_not_hold_its_batch(choose, normalized_dir):
+    sample = choose(read_batch(ShardDataset(normalized_dir / "float32", "test")))[0]
+    assert sample.image.untyped_storage().nbytes() == 3 * 32 * 32 * 4
+
+
+def test_saved_sample_loads_with_weights_only(normalized_dir):
+    sample = read_batch(ShardDataset(normalized_dir / "float32", "test"))[3]
+    file = io.BytesIO()
+    torch.save(sample, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=True)
+    assert torch.equal(loaded[0], sample.image)
+    assert loaded[1] == sample.label
+
+
+@pytest.mark.slow
+def test_batch_of_a_worker_is_made_in_shared_memory(normalized_dir):
+    dataset = ShardDataset(normalized_dir / "uint8")
+
+    def is_shared(batch):
+        images, labels = default_collate(batch)
+        return images.is_shared(), torch.equal(images, dataset.tensors()[0][:32]), labels.tolist()
+
+    loader = DataLoader(dataset, 32, num_workers=1, collate_fn=is_shared, multiprocessing_context="fork")
+    assert next(iter(loader)) == (True, True, list(dataset.targets[:32]))
+
+
+@pytest.mark.slow
+def test_batch_larger_than_shared_memory_raises(normalized_dir):
+    script = f"""if True:
+        from torch.utils.data import DataLoader
+        from shardset import ShardDataset
+        list(DataLoader(ShardDataset({str(normalized_dir / "float32")!r}), 100, num_workers=2))
+    """
+    small = "mount -t tmpfs -o size=1m tmpfs /dev/shm"
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "sh", "-c", small], check=False).returncode:
+        pytest.skip("needs the right to mount a small /dev/shm")
+    command = ["unshare", "-m", "sh", "-c", f'{small} && exec "$@"', "sh", sys.executable, "-c", script]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1
+    assert "No space left on device" in result.stderr
+
+
+def test_batch_sampler_as_sampler_gives_batches(normalized_dir):
+    for dataset in (
+        ShardDataset(normalized_dir / "uint8", "test"),
+        ShardDataset(normalized_dir / "uint8", "test", transform=lambda image: image),
+    ):
+        sampler = BatchSampler(SequentialSampler(dataset), 16, drop_last=False)
+        batches = list(DataLoader(dataset, sampler=sampler, batch_size=None))
+        assert [images.shape[0] for images, _ in batches] == [16, 4]
+        assert torch.equal(torch.cat([images for images, _ in batches]), dataset.tensors()[0])
+        assert torch.cat([labels for _, labels in batches]).tolist() == list(dataset.targets)
+
+
+def test_empty_batch_has_no_samples(normalized_dir):
+    assert list(ShardDataset(normalized_dir / "uint8").__getitems__([])) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("start_method", multiprocessing.get_all_start_methods())
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
@@ -313,18 +496,48 @@ def test_pickled_dataset_contains_no_images(preload, normalized_dir, monkeypatch
     pickled = pickle.dumps(dataset)
     assert len(pickled) < 4000  # the path, the settings and the manifest
     monkeypatch.chdir("/")
-    copy = pickle.loads(pickled)
-    assert (len(copy), copy[3][1]) == (20, dataset[3][1])
-    assert torch.equal(copy[3][0], dataset[3][0])
+    copied = pickle.loads(pickled)
+    assert (len(copied), copied[3][1]) == (20, dataset[3][1])
+    assert torch.equal(copied[3][0], dataset[3][0])
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="only Linux lists the mapped files")
+@pytest.mark.parametrize("make_copy", [copy.copy, copy.deepcopy, lambda dataset: pickle.loads(pickle.dumps(dataset))])
+@pytest.mark.parametrize("preload", [False, True])
+def test_copy_keeps_preload(preload, make_copy, float32_copy):
+    copied = make_copy(ShardDataset(float32_copy, preload=preload))
+    gc.collect()
+    assert (str(float32_copy) in MAPS.read_text()) is not preload
+    assert len(copied) == 100
+
+
+def test_attributes_can_be_copied(normalized_dir):
+    dataset = ShardDataset(normalized_dir / "float32")
+    attributes = copy.deepcopy(dataset.__dict__)
+    assert attributes.keys() == dataset.__dict__.keys()
+
+
+class WithState(ShardDataset):
+    """Copies its attributes as many classes do."""
+
+    def __getstate__(self):
+        return self.__dict__.copy()
+
+
+@pytest.mark.slow
+def test_subclass_with_its_own_state_works_in_spawned_workers(normalized_dir):
+    dataset = WithState(normalized_dir / "float32")
+    loader = DataLoader(dataset, 100, num_workers=1, multiprocessing_context="spawn")
+    assert torch.equal(next(iter(loader))[0], dataset.tensors()[0])
 
 
 def test_pickled_subclass_keeps_its_class_and_attributes(normalized_dir):
     dataset = Doubled(normalized_dir / "float32", "test")
     dataset.name = "mine"
-    copy = pickle.loads(pickle.dumps(dataset))
-    assert type(copy) is Doubled
-    assert copy.name == "mine"
-    assert torch.equal(copy[3][0], dataset[3][0])
+    copied = pickle.loads(pickle.dumps(dataset))
+    assert type(copied) is Doubled
+    assert copied.name == "mine"
+    assert torch.equal(copied[3][0], dataset[3][0])
 
 
 def test_pickled_dataset_refuses_a_replaced_set(tiny_raw, normalized_dir, tmp_path):
@@ -358,10 +571,11 @@ def test_closed_dataset_maps_no_files(preload, float32_copy):
 
 def test_files_stay_mapped_during_a_read(normalized_dir):
     dataset = ShardDataset(normalized_dir / "float32", "test")
-    rows = dataset._rows  # as another thread holds them in the middle of a read
+    pieces = dataset._data._pieces  # as another thread holds them in the middle of a read
     dataset.close()
-    expected = ShardDataset(normalized_dir / "float32", "test")[3][0]
-    assert torch.equal(rows[dataset._row_of_sample[3]], expected.flatten())
+    images = np.empty((1, 3, 32, 32), np.float32)
+    pieces.take(np.array([3]), images)
+    assert torch.equal(torch.from_numpy(images[0]), ShardDataset(normalized_dir / "float32", "test")[3][0])
 
 
 @pytest.mark.parametrize("verify", ["size", "hash", None])

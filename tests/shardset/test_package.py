@@ -12,7 +12,9 @@ from tests.helpers.workspace import REPOSITORY
 
 WITHOUT_TORCH = [name for name in shardset.__all__ if name != "ShardDataset"]
 MODULES_WITHOUT_TORCH = [
-    f"shardset.{module.name}" for module in pkgutil.iter_modules(shardset.__path__) if module.name != "dataset"
+    f"shardset.{module.name}"
+    for module in pkgutil.iter_modules(shardset.__path__)
+    if module.name not in {"batch", "dataset"}
 ]
 LOADED = """
 import sys
