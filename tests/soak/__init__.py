@@ -27,3 +27,14 @@ class Experiment:
     trial: Callable[[Random, Path], None]
     quick: int
     soak: int
+
+
+HEADER = "| fault | tried | survived | wrong bytes | outcome |\n|---|--:|--:|--:|---|"
+
+
+def render_row(experiment: Experiment, survived: int, wrong: int) -> str:
+    return f"| {experiment.fault} | {experiment.soak:,} | {survived:,} | {wrong:,} | {experiment.outcome} |"
+
+
+def render_total(tried: int, survived: int, wrong: int) -> str:
+    return f"| **all** | **{tried:,}** | **{survived:,}** | **{wrong:,}** | |"

@@ -1,12 +1,16 @@
-"""Run every experiment in full and print the table of docs/reliability.md: `python -m tests.soak [SEED]`."""
+"""Run every experiment in full: `python -m tests.soak [SEED]`.
 
+Progress goes to stderr, and at the end the table of docs/reliability.md to stdout.
+"""
+
+import os
 import sys
 import tempfile
 import time
 from pathlib import Path
 from random import Random
 
-from tests.soak import Experiment, WrongBytesError
+from tests.soak import HEADER, Experiment, WrongBytesError, render_row, render_total
 from tests.soak.experiments import EXPERIMENTS
 
 
@@ -27,18 +31,18 @@ def run(experiment: Experiment, seed: int) -> tuple[int, int]:
 
 def main() -> None:
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else 0
-    print(f"Seed {seed}.\n\n| fault | tried | survived | wrong bytes | outcome |\n|---|--:|--:|--:|---|")
+    begin = time.monotonic()
+    rows = []
     all_tried = all_survived = all_wrong = 0
     for experiment in EXPERIMENTS:
         start = time.monotonic()
         survived, wrong = run(experiment, seed)
-        print(
-            f"| {experiment.fault} | {experiment.soak:,} | {survived:,} | {wrong:,} | {experiment.outcome} |",
-            flush=True,
-        )
-        print(f"{experiment.fault}: {time.monotonic() - start:.0f} s", file=sys.stderr)
+        rows.append(render_row(experiment, survived, wrong))
+        print(f"{time.monotonic() - start:.0f} s: {rows[-1]}", file=sys.stderr, flush=True)
         all_tried, all_survived, all_wrong = all_tried + experiment.soak, all_survived + survived, all_wrong + wrong
-    print(f"| **all** | **{all_tried:,}** | **{all_survived:,}** | **{all_wrong:,}** | |")
+    minutes = (time.monotonic() - begin) / 60
+    print(f"Seed {seed}, {minutes:.0f} minutes on {os.cpu_count()} cores:\n\n{HEADER}", *rows, sep="\n")
+    print(render_total(all_tried, all_survived, all_wrong))
     sys.exit(all_survived < all_tried)
 
 
