@@ -7,6 +7,18 @@ import os
 import sys
 from types import FrameType
 
+
+def exit_wrong_python(problem: str) -> None:
+    """Exit with one line. `dvc repro` takes the first `python` on the PATH, which may not be the project's."""
+    sys.exit(
+        f"Error: {sys.executable}: {problem}. Run `source .venv/bin/activate` first, or `make repro`. "
+        "`dvc repro` then restores what it removed."
+    )
+
+
+if sys.version_info < (3, 11, 4):
+    exit_wrong_python(f"Python 3.11.4 or later is required, but this is {sys.version.split()[0]}")
+
 received: list[int] = []
 
 
@@ -42,11 +54,13 @@ def main() -> None:
         from pipeline.cli import main as run
 
         run()
-    except Exception:
+    except Exception as error:
         # The code that the signal interrupted may have turned SystemExit into another exception.
-        if not received:
-            raise
-        sys.exit(128 + received[0])
+        if received:
+            sys.exit(128 + received[0])
+        if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith(("pipeline", "shardset")):
+            exit_wrong_python(str(error))
+        raise
     finally:
         # During interpreter shutdown, a handler's exception would be printed.
         for number in (signal.SIGINT, signal.SIGTERM):

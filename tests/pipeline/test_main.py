@@ -1,9 +1,13 @@
+import ast
 import os
 import shutil
 import signal
+import sys
 import time
 
 import pytest
+
+from tests.helpers.workspace import assert_fails
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals to a single process")
@@ -57,3 +61,31 @@ def test_ignored_signal_stays_ignored(workspace):
     )
     done = workspace.run("python", "-c", program)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+def test_python_without_the_packages_is_named_in_one_line(workspace):
+    done = workspace.run(sys.executable, "-S", "-m", "pipeline", "stats")
+    assert_fails(
+        done, 1, "Error: ", ": No module named 'typer'. Run `source .venv/bin/activate` first, or `make repro`."
+    )
+    assert done.stderr.count("\n") == 1
+
+
+def test_old_python_is_named_in_one_line(workspace):
+    program = (
+        "import runpy, sys\n"
+        "sys.version_info, sys.version = (3, 9, 18), '3.9.18 (main)'\n"
+        "runpy.run_module('pipeline', run_name='__main__')\n"
+    )
+    done = workspace.run("python", "-c", program)
+    assert_fails(done, 1, ": Python 3.11.4 or later is required, but this is 3.9.18. Run `source .venv/bin/activate`")
+    assert done.stderr.count("\n") == 1
+    ast.parse((workspace.path / "pipeline/__main__.py").read_text(), feature_version=(3, 7))
+
+
+def test_missing_module_of_the_project_is_not_blamed_on_python(workspace):
+    (workspace.path / "pipeline/stages/stats.py").unlink()
+    done = workspace.pipeline("stats")
+    assert done.returncode == 1
+    assert "activate" not in done.stderr
+    assert "No module named 'pipeline.stages.stats'" in done.stderr

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import sys
 
 import pytest
 
@@ -189,3 +190,22 @@ def test_results_come_back_after_a_run_with_broken_params(tiny_workspace):
     assert "params.yaml: normalize.samples_per_shard: should be a whole number >= 1, got 0" in done.stderr
     assert tiny_workspace.repro() == set()
     assert_succeeds(tiny_workspace.pipeline("verify", "data/shards"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a shell script as python")
+def test_results_come_back_after_a_run_with_another_python(tiny_workspace, tmp_path):
+    python_path = tmp_path / "python"
+    python_path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    python_path.chmod(0o755)
+    code_path = tiny_workspace.path / "pipeline/stages/stats.py"
+    before = code_path.read_text()
+    code_path.write_text(before + "# A comment.\n")
+    done = tiny_workspace.run("dvc", "repro", PATH=os.pathsep.join([str(tmp_path), tiny_workspace.environment["PATH"]]))
+    assert done.returncode != 0
+    assert "Run `source .venv/bin/activate` first, or `make repro`. `dvc repro` then restores what" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tiny_workspace.path / "data/stats.json").exists()  # DVC removes outs before it runs a stage
+    assert tiny_workspace.repro() == {"stats"}
+    code_path.write_text(before)
+    assert tiny_workspace.repro() == set()
+    assert_clean(tiny_workspace)

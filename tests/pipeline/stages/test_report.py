@@ -65,9 +65,9 @@ def with_classes(source_dir, target_dir, *names):
 
 def html_texts(page):
     """The text of each element of a page."""
-    texts = []
+    texts: list[str] = []
     parser = HTMLParser()
-    parser.handle_data = texts.append  # type: ignore[method-assign]
+    parser.handle_data = texts.append  # type: ignore[assignment, method-assign]
     parser.feed(page)
     parser.close()
     return texts
@@ -223,7 +223,10 @@ def test_class_names_are_escaped(tiny_raw, report_on_tiny, tmp_path):
     page, markdown, table = (
         (tmp_path / "report" / name).read_text(encoding="utf-8") for name in ("report.html", "report.md", "classes.csv")
     )
-    in_page, in_markdown = html_texts(page), html_texts(MarkdownIt().enable(["table", "strikethrough"]).render(markdown))
+    in_page, in_markdown = (
+        html_texts(page),
+        html_texts(MarkdownIt().enable(["table", "strikethrough"]).render(markdown)),
+    )
     for name in ODD_NAMES:
         assert in_page.count(name) == 4  # samples, mean images, the table and the plot
         assert in_markdown.count(name) == 1
