@@ -19,6 +19,8 @@ LAYERS = (
 )
 # The one import within a layer: `python -m pipeline` installs its signal handlers, then runs the commands.
 ALLOWED = {("pipeline.__main__", "pipeline.cli")}
+# The modules that print and exit. All others raise.
+COMMAND_LINE = {"pipeline.cli", "pipeline.__main__"}
 # The only modules that need torch, so that a reader of arrays doesn't.
 TORCH_USERS = {"shardset.batch", "shardset.dataset"}
 MAX_FUNCTION_LINES = 40
@@ -94,6 +96,12 @@ def long_functions(source):
     ]
 
 
+def prints_and_exits(source):
+    """The calls in a source text that print, or end the process."""
+    calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)}
+    return calls & {"print", "exit", "sys.exit", "os._exit", "typer.echo", "sys.stdout.write", "sys.stderr.write"}
+
+
 def import_order(sources):
     """The modules, each after those that it imports. Raises graphlib.CycleError."""
     graph = {module: imported_modules(source, sources.keys()) & sources.keys() for module, source in sources.items()}
@@ -115,6 +123,23 @@ def test_exceptions_are_needed():
         assert imported in imported_modules(SOURCES[module])
     for module in TORCH_USERS:
         assert "torch" in imported_modules(SOURCES[module])
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_only_the_command_line_prints_and_exits(module):
+    assert bool(prints_and_exits(SOURCES[module])) == (module in COMMAND_LINE)
+
+
+def test_errors_form_one_tree():
+    bases = {
+        node.name: {ast.unparse(base) for base in node.bases}
+        for module in SOURCES
+        if not module.endswith("__init__")
+        for node in ast.walk(ast.parse(SOURCES[module]))
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Error")
+    }
+    assert bases.pop("ShardSetError") == {"Exception"}
+    assert all(of_class & {*bases, "ShardSetError"} for of_class in bases.values()), bases
 
 
 def test_no_imports_form_a_cycle():
