@@ -5,8 +5,17 @@ ShardSetError
 └── CorruptDataError    the set is not what it should be
     └── DamagedFileError    a file is missing, or its bytes differ from the manifest
 
-Environment faults (no permission, too many open files, a failing disk) are raised as OSError.
+Environment faults (no permission, too many open files, a failing disk) are raised as OSError, which names the file.
 """
+
+import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+
+if sys.platform != "win32":
+    import resource
 
 
 class ShardSetError(Exception):
@@ -23,3 +32,26 @@ class CorruptDataError(ShardSetError):
 
 class DamagedFileError(CorruptDataError):
     """A file of the set that is missing, or whose bytes differ from the manifest."""
+
+
+@contextmanager
+def named_os_errors(path: str | PathLike[str]) -> Iterator[None]:
+    """Name the file in each OSError. The system names it where opening fails, but not reading, writing or mapping."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # not from the system
+            raise
+        # A new one, because a pickled OSError loses what was assigned to its attributes.
+        raise OSError(error.errno, describe_os_error(error), error.filename or str(path)) from error
+
+
+def describe_os_error(error: OSError) -> str:
+    """Return the system's message without the file name. For too many open files it includes limit and remedy."""
+    if error.errno == errno.EMFILE and sys.platform != "win32":
+        limit, highest = (
+            "unlimited" if value == resource.RLIM_INFINITY else str(value)
+            for value in resource.getrlimit(resource.RLIMIT_NOFILE)
+        )
+        return f"Too many open files: the limit is {limit}; `ulimit -n NUMBER` raises it up to {highest}"
+    return error.strerror or str(error)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from msgspec import Meta, to_builtins
 
-from shardset.errors import CorruptDataError, DamagedFileError
+from shardset.errors import CorruptDataError, DamagedFileError, named_os_errors
 from shardset.models import Model, parse, render_json
 
 MANIFEST_NAME = "manifest.json"
@@ -135,7 +135,8 @@ def load_manifest(shards_dir: Path) -> Manifest:
     """
     path = shards_dir / MANIFEST_NAME
     try:
-        content = path.read_bytes()
+        with named_os_errors(path):
+            content = path.read_bytes()
         data = msgspec.json.decode(content)
         if isinstance(data, dict) and data.get("format_version") == 1:
             raise CorruptDataError(f"{path}: has format version 1, but only version 2 can be read. Rebuild the set.")

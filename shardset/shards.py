@@ -1,17 +1,13 @@
 """An open shard set: .npy files of images and labels, described by a manifest, read as numpy arrays."""
 
-import hashlib
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedReader
-from itertools import accumulate
-from math import prod
+from fnmatch import fnmatchcase
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,32 +15,25 @@ from numpy.typing import NDArray
 from shardset.content import Digests, hash_content, hash_images
 from shardset.errors import CorruptDataError, DamagedFileError
 from shardset.manifest import MANIFEST_NAME, Manifest, SetFile, Shard, Split, load_manifest
-from shardset.npy import little_endian, npy_header
+from shardset.reader import Array, Labels, ShardReader, split_range
+from shardset.threads import map_on_threads
 
-Array = NDArray[Any]
-Labels = NDArray[np.int64]
+__all__ = ["IGNORED_NAMES", "Array", "Labels", "ShardSet", "open_shards", "split_range", "verify_shards"]
 
-# 128 CIFAR-10 images: 2 MB as uint8 and float32 together. That mostly stays in cache, and is long enough that threads
-# don't spend their time handing over the GIL. Half or twice as many take 5 to 20% longer.
-BLOCK_VALUES = 393_216
+# Files and folders that programs leave in a set: file managers, NFS, notebooks, Python, and writers that were killed.
+# .dvcignore has the same patterns, so that DVC sees no change where there is none.
+IGNORED_NAMES = (
+    ".DS_Store",
+    "._*",
+    "Thumbs.db",
+    "desktop.ini",
+    ".nfs*",
+    ".ipynb_checkpoints",
+    "__pycache__",
+    ".*.tmp",
+)
 
-# Left by file managers in folders that someone opened.
-IGNORED_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
-
-T = TypeVar("T")
-R = TypeVar("R")
 MapFiles = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
-
-
-def map_on_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """Apply `function` to each item on threads, and return the results in the items' order."""
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(function, items))
-
-
-def split_range(start: int, stop: int, size: int) -> list[tuple[int, int]]:
-    """Cut [start, stop) into consecutive ranges of `size`; the last one may be shorter."""
-    return [(first, min(first + size, stop)) for first in range(start, stop, size)]
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,9 +47,14 @@ class ShardSet:
         return f"<ShardSet {str(self.dir)!r}: {self.manifest.summary()}>"
 
     @property
+    def reader(self) -> ShardReader:
+        """What reads single shards."""
+        return ShardReader(self.dir, self.manifest.dtype, self.manifest.image_shape)
+
+    @property
     def block_samples(self) -> int:
         """The number of samples to process at a time."""
-        return max(1, BLOCK_VALUES // prod(self.manifest.image_shape))
+        return self.reader.block_samples
 
     def shards(self, split: Split) -> tuple[Shard, ...]:
         """Return a split's shards, in sample order."""
@@ -68,35 +62,40 @@ class ShardSet:
 
     def ranges(self, split: Split) -> list[tuple[Shard, int, int]]:
         """Return a split's shards, each with the range [start, stop) of its samples within the split."""
-        stops = accumulate(shard.samples for shard in self.shards(split))
-        return [(shard, stop - shard.samples, stop) for shard, stop in zip(self.shards(split), stops, strict=True)]
+        return self.ranges_with(split, 0, self.manifest.splits[split].samples)
+
+    def ranges_with(self, split: Split, start: int, stop: int) -> list[tuple[Shard, int, int]]:
+        """Return the shards that hold samples [start, stop) of a split, as `ranges` does."""
+        stops = self._stops[split]
+        found = slice(np.searchsorted(stops, start, "right"), np.searchsorted(stops, stop) + 1)
+        return [
+            (shard, end - shard.samples, end)
+            for shard, end in zip(self.shards(split)[found], stops[found].tolist(), strict=True)
+        ]
 
     def images(self, shard: Shard) -> Array:
         """Memory-map a shard's images, read-only (N, C, H, W) of the manifest's dtype. Raises CorruptDataError."""
-        return self._map(shard.images, self.manifest.dtype, (shard.samples, *self.manifest.image_shape))
+        return self.reader.images(shard)
 
     def labels(self, split: Split) -> Labels:
         """Read a split's labels, (N,) int64. Raises CorruptDataError."""
-        return np.concatenate(
-            [np.array(self._map(shard.labels, "int64", (shard.samples,))) for shard in self.shards(split)]
-        )
+        # Copied one by one, because mapped files stay open.
+        return np.concatenate([np.array(self.reader.labels(shard)) for shard in self.shards(split)])
 
     def take(self, split: Split, indices: Array) -> Array:
         """Read some images of a split in the order of `indices`, (len(indices), C, H, W) of the manifest's dtype."""
         taken = np.empty((len(indices), *self.manifest.image_shape), self.manifest.dtype)
-        for shard, start, stop in self.ranges(split):
-            within = (start <= indices) & (indices < stop)
-            if within.any():
-                taken[within] = self.images(shard)[indices[within] - start]
+        order = np.argsort(indices, kind="stable")
+        ordered = indices[order]
+        for number in np.unique(np.searchsorted(self._stops[split], ordered, "right")).tolist():
+            shard, stop = self.shards(split)[number], self._stops[split][number]
+            within = slice(*np.searchsorted(ordered, (stop - shard.samples, stop)))
+            taken[order[within]] = self.images(shard)[ordered[within] - (stop - shard.samples)]
         return taken
 
     def verified_image_blocks(self, shard: Shard) -> Iterator[Array]:
-        """Yield a shard's images in blocks, (n, C, H, W). A block is overwritten when the next one is requested.
-
-        Raises CorruptDataError after the last block if a byte differs from the manifest.
-        """
-        shape = shard.samples, *self.manifest.image_shape
-        return self._verified_blocks(shard.images, self.manifest.dtype, shape, self.block_samples)
+        """Yield a shard's images in blocks, as `ShardReader.verified_image_blocks` does. Raises CorruptDataError."""
+        return self.reader.verified_image_blocks(shard)
 
     def verify(
         self,
@@ -105,20 +104,15 @@ class ShardSet:
     ) -> None:
         """Compare every file with the manifest, except those in `exclude`, and look for files that it doesn't list.
 
-        `map_files(function, files)` applies a function to each file. Raises CorruptDataError, naming all files that
-        differ.
+        `map_files(function, files)` applies a function to each file. Files of IGNORED_NAMES may be there. Raises
+        CorruptDataError, naming all files that differ.
         """
         shards = [shard for split in self.manifest.splits.values() for shard in split.shards]
         files = [(file, shard) for shard in shards for file in (shard.images, shard.labels) if file not in exclude]
         problems = map_files(lambda item: self._find_problem(*item), files)
         problems += [self._find_problem(file) for file in self.manifest.files]
         listed = {MANIFEST_NAME, *(file.path for file in (*self.manifest.shard_files(), *self.manifest.files))}
-        found = {
-            path.relative_to(self.dir).as_posix()
-            for path in self.dir.rglob("*")
-            if not path.is_dir() and path.name not in IGNORED_FILES
-        }
-        unlisted = [f"{self.dir / name}: not in the manifest" for name in sorted(found - listed)]
+        unlisted = [f"{self.dir / name}: not in the manifest" for name in sorted({*_find_files(self.dir)} - listed)]
         damaged = [problem for problem in problems if problem]
         differences = "\n  ".join([f"{self.dir} differs from its manifest:", *damaged, *unlisted])
         if damaged:
@@ -140,69 +134,45 @@ class ShardSet:
                 f"have {content}. The set was not written by this pipeline; rebuild it or copy it again."
             )
 
+    @cached_property
+    def _stops(self) -> dict[Split, NDArray[np.int64]]:
+        """For each shard of each split, the end of its samples within the split."""
+        return {
+            split: np.cumsum([shard.samples for shard in of_split.shards])
+            for split, of_split in self.manifest.splits.items()
+        }
+
     def _find_problem(self, file: SetFile, shard: Shard | None = None) -> str | None:
         try:
             if shard is None:
-                with self._open(file) as stream:
-                    self._check_hash(file, hashlib.file_digest(stream, "sha256").hexdigest())
+                self.reader.verify_file(file)
             elif file is shard.images:
                 for _ in self.verified_image_blocks(shard):
                     pass
             else:
-                for block in self._verified_blocks(file, "int64", (shard.samples,), BLOCK_VALUES):
+                for block in self.reader.verified_label_blocks(shard):
                     if block.min() < 0 or block.max() >= len(self.manifest.classes):
                         return f"{self.dir / file.path}: labels should be in [0, {len(self.manifest.classes)})"
         except CorruptDataError as error:
             return str(error)
         return None
 
-    def _map(self, file: SetFile, dtype: str, shape: tuple[int, ...]) -> Array:
-        with self._open_array(file, dtype, shape) as stream:
-            # As a plain array: numpy spends as long on wrapping small results in a memmap as on computing them.
-            return np.asarray(np.memmap(stream, little_endian(dtype), "r", stream.tell(), shape))
 
-    def _verified_blocks(self, file: SetFile, dtype: str, shape: tuple[int, ...], size: int) -> Iterator[Array]:
-        # Read into one buffer rather than mapped, because mapped pages count as memory, one shard per thread. Each
-        # block is hashed while it is in cache, and the hash covers the very bytes that the caller works on.
-        buffer = np.empty((min(size, shape[0]), *shape[1:]), little_endian(dtype))
-        sha256 = hashlib.sha256(npy_header(dtype, shape))
-        with self._open_array(file, dtype, shape) as stream:
-            for start, stop in split_range(0, shape[0], size):
-                block = buffer[: stop - start]
-                stream.readinto(block.data.cast("B"))
-                sha256.update(block.data)
-                yield block
-        self._check_hash(file, sha256.hexdigest())
+def _find_files(set_dir: Path) -> Iterator[str]:
+    """List all files of a set by their paths, except those of IGNORED_NAMES."""
 
-    @contextmanager
-    def _open_array(self, file: SetFile, dtype: str, shape: tuple[int, ...]) -> Iterator[BufferedReader]:
-        """Open an .npy file at the start of its array. Raises DamagedFileError if size, dtype or shape is wrong."""
-        header = npy_header(dtype, shape)
-        num_bytes = len(header) + little_endian(dtype).itemsize * prod(shape)
-        with self._open(file) as stream:
-            if file.bytes != num_bytes or stream.read(len(header)) != header:
-                raise DamagedFileError(f"{self.dir / file.path}: not an .npy file of {dtype} {shape} in C order")
-            yield stream
+    def fail(error: OSError) -> Never:  # else a folder that can't be read would count as empty
+        raise error
 
-    @contextmanager
-    def _open(self, file: SetFile) -> Iterator[BufferedReader]:
-        """Open a file of the set. Raises DamagedFileError if it is missing or its size is wrong."""
-        path = self.dir / file.path
-        try:
-            stream = path.open("rb")
-        except (FileNotFoundError, NotADirectoryError):
-            raise DamagedFileError(f"{path}: missing") from None
-        except IsADirectoryError:
-            raise DamagedFileError(f"{path}: a folder, not a file") from None
-        with stream:
-            num_bytes = os.fstat(stream.fileno()).st_size
-            if num_bytes != file.bytes:
-                raise DamagedFileError(f"{path}: expected {file.bytes:,} bytes, got {num_bytes:,}")
-            yield stream
+    for folder, folders, files in os.walk(set_dir, onerror=fail):
+        folders[:] = [name for name in folders if not _is_ignored(name)]
+        for name in files:
+            if not _is_ignored(name):
+                yield Path(folder, name).relative_to(set_dir).as_posix()
 
-    def _check_hash(self, file: SetFile, sha256: str) -> None:
-        if sha256 != file.sha256:
-            raise DamagedFileError(f"{self.dir / file.path}: expected SHA-256 {file.sha256}, got {sha256}")
+
+def _is_ignored(name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in IGNORED_NAMES)
 
 
 def open_shards(shards_dir: str | PathLike[str]) -> ShardSet:

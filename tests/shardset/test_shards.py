@@ -1,5 +1,5 @@
-import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -9,8 +9,10 @@ from msgspec.structs import replace
 
 from pipeline.shards.writer import save_manifest, write_set_file, write_shards
 from pipeline.sources.registry import DATASETS
+from shardset import ShardDataset
 from shardset.content import hash_content, hash_images
 from shardset.errors import CorruptDataError
+from shardset.manifest import SplitShards
 from shardset.shards import ShardSet, open_shards, split_range, verify_shards
 from tests.helpers.shard_sets import make_images, make_manifest, read_images, write_raw_set
 
@@ -262,26 +264,6 @@ def test_labels_of_many_shards_need_few_open_files(tmp_path):
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def test_too_many_open_files_is_not_reported_as_corrupt_data(tiny_raw):
-    resource = pytest.importorskip("resource", reason="limits are POSIX's")
-    shards = open_shards(tiny_raw)
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (1, limits[1]))
-    try:
-        for read in (shards.verify, lambda: shards.labels("test"), lambda: open_shards(tiny_raw)):
-            with pytest.raises(OSError, match="Too many open files"):
-                read()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
-def test_file_without_permission_is_not_reported_as_corrupt(set_copy):
-    (set_copy / "test/labels-00000-of-00001.npy").chmod(0)
-    with pytest.raises(PermissionError, match=r"labels-00000-of-00001\.npy"):
-        verify_shards(set_copy)
-
-
 def test_label_outside_the_classes_is_found(tmp_path):
     labels = {"train": np.array([0, 10]), "test": np.array([-1])}
     images = np.zeros((2, 3, 32, 32), np.uint8)
@@ -328,7 +310,70 @@ def test_replaced_set_is_noticed(set_copy, split_set):
         shards.check_unchanged()
 
 
-def test_files_of_file_managers_are_ignored(set_copy):
-    for name in (".DS_Store", "train/Thumbs.db", "test/desktop.ini"):
-        (set_copy / name).touch()
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".DS_Store",
+        "._manifest.json",
+        "Thumbs.db",
+        "desktop.ini",
+        ".nfs000000000000a1b200000003",
+        ".ipynb_checkpoints/notes-checkpoint.ipynb",
+        "__pycache__/read.cpython-311.pyc",
+        ".images-00000-of-00001.npy.1f.tmp",
+    ],
+)
+@pytest.mark.parametrize("folder", [".", "train"])
+def test_litter_of_programs_is_ignored(name, folder, set_copy):
+    path = set_copy / folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
     verify_shards(set_copy)
+    ShardDataset(set_copy, verify="hash")
+
+
+@pytest.mark.parametrize("name", ["DS_Store", "x._y", "nfs1", "Thumbs.db.npy", "x/.hidden", "x.tmp"])
+def test_names_like_litter_are_refused(name, set_copy):
+    (set_copy / name).parent.mkdir(exist_ok=True)
+    (set_copy / name).touch()
+    with pytest.raises(CorruptDataError, match=f"{name}: not in the manifest"):
+        verify_shards(set_copy)
+
+
+def test_split_on_another_disk_is_read_through_its_link(set_copy, tmp_path):
+    (set_copy / "train").rename(tmp_path / "elsewhere")
+    (set_copy / "train").symlink_to(tmp_path / "elsewhere")
+    verify_shards(set_copy)
+
+
+def cpu_time(function):
+    start = time.process_time()
+    for _ in range(20):
+        function()
+    return time.process_time() - start
+
+
+def test_time_of_a_read_does_not_depend_on_the_number_of_shards(tiny_raw):
+    def read(number_of_shards):
+        shard = open_shards(tiny_raw).shards("test")[0]
+        split = SplitShards(samples=number_of_shards * shard.samples, shards=(shard,) * number_of_shards)
+        many = replace_manifest(open_shards(tiny_raw), splits={"train": split})
+        middle = many.manifest.splits["train"].samples // 2
+        many.ranges_with("train", 0, 1)  # prepares the search
+        return cpu_time(lambda: many.take("train", np.array([middle, 1]))) + cpu_time(
+            lambda: many.ranges_with("train", middle, middle + 30)
+        )
+
+    assert read(100_000) < 20 * read(10)
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=9), st.data())
+def test_ranges_with_samples_are_those_that_overlap(tiny_raw, sizes, data):
+    shard = open_shards(tiny_raw).shards("test")[0]
+    shards = tuple(replace(shard, samples=size) for size in sizes)
+    split = SplitShards(samples=sum(sizes), shards=shards)
+    many = replace_manifest(open_shards(tiny_raw), splits={"train": split})
+    start = data.draw(st.integers(0, sum(sizes) - 1))
+    stop = data.draw(st.integers(start + 1, sum(sizes)))
+    expected = [item for item in many.ranges("train") if item[1] < stop and start < item[2]]
+    assert many.ranges_with("train", start, stop) == expected
