@@ -106,6 +106,26 @@ def test_dvc_api_reads_a_version_without_a_checkout(upstream, downstream):
     assert read_shards(downstream, "shards") == "100 torch.float32 float32"
 
 
+def test_import_needs_a_push_but_get_from_a_clone_does_not(tiny, upstream, downstream, tmp_path):
+    clone = Workspace(tmp_path / "upstream/cifar-pipeline")  # with a remote of its own, to which nothing was pushed
+    assert_succeeds(upstream.run("git", "clone", "--quiet", "--branch", "v2", upstream.path, clone.path))
+    shutil.copytree(upstream.path / ".dvc/cache", clone.path / ".dvc/cache")
+    shards = downstream.path / "shards"
+    failed = downstream.run("dvc", "import", clone.path, "data/shards", "--out", "shards")
+    assert failed.returncode != 0
+    assert not (shards / "manifest.json").exists()
+    assert_succeeds(downstream.run("dvc", "get", clone.path, "data/shards", "--out", "got"))
+    assert read_shards(downstream, "got") == "100 torch.float32 uint8"
+    (clone.path.parent / "cifar-pipeline-storage").mkdir(exist_ok=True)
+    assert_succeeds(clone.run("dvc", "push"))
+    assert_succeeds(downstream.run("dvc", "import", clone.path, "data/shards", "--out", "shards"))
+    assert read_shards(downstream, "shards") == "100 torch.float32 uint8"
+    manifests = {name: (downstream.path / name / "manifest.json").stat() for name in ("got", "shards")}
+    assert not manifests["got"].st_mode & 0o222, "linked to the clone's cache, so read-only"
+    assert manifests["shards"].st_mode & 0o200
+    assert manifests["shards"].st_nlink == 1
+
+
 def test_git_alone_has_the_statistics_of_each_version(upstream):
     shown = assert_succeeds(upstream.run("git", "show", "v1:data/stats.json"))
     assert shown == (upstream.path / "data/stats.json").read_text()

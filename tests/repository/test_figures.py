@@ -7,6 +7,7 @@ import re
 import pytest
 import yaml
 
+from pipeline.sources.fetch import RETRIES
 from pipeline.sources.receive import DEFAULT_TIMEOUTS, MIN_BYTES
 from pipeline.sources.registry import DATASETS
 from tests.helpers.workspace import REPOSITORY
@@ -116,6 +117,14 @@ def test_slowest_accepted_download_takes_as_long_as_documented():
     assert f"slower than {MIN_BYTES / 60_000:.0f} kB/s" in page
     assert round(num_bytes / MIN_BYTES / 60) == 12
     assert "CIFAR-10 takes twelve hours" in page
+
+
+def test_retries_wait_as_long_as_documented():
+    waits = [f"{DEFAULT_TIMEOUTS.backoff * 2**number:.0f}" for number in range(RETRIES)]
+    assert f"retried up to three times, after {', '.join(waits[:-1])} and {waits[-1]} seconds" in read(
+        "docs/reliability.md"
+    )
+    assert RETRIES == 3
 
 
 def test_fuzzed_inputs_are_counted_as_documented():

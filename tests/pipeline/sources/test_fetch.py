@@ -1,3 +1,4 @@
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -173,6 +174,13 @@ def test_busy_server_is_asked_again(fetch, server, tiny):
     server.statuses = [503, 429, 500]
     assert fetch(server.url) == tiny.archive
     assert len(server.requests) == 4
+
+
+def test_each_retry_waits_twice_as_long(fetch, server, tiny):
+    server.statuses = [503] * RETRIES
+    start = time.monotonic()
+    assert fetch(server.url, timeouts=Timeouts(backoff=0.1)) == tiny.archive
+    assert 0.7 <= time.monotonic() - start < 5
 
 
 def test_retry_after_is_ignored(fetch, server, tiny):
