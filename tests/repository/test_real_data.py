@@ -86,6 +86,17 @@ def test_statistics_are_the_committed_ones(run_dir):
     assert (run_dir / "stats.json").read_bytes() == (REPOSITORY / "data/stats.json").read_bytes()
 
 
+@pytest.mark.parametrize(("page", "dtype"), [("README.md", "float32"), ("docs/releasing.md", "uint8")])
+def test_docs_show_what_the_commands_print(page, dtype, run_dir, tmp_path):
+    params = make_params(dtype=dtype)
+    shards = normalize_shards(run_dir / "raw", run_dir / "stats.json", tmp_path / "shards", params).summary()
+    lines = (REPOSITORY / page).read_text().splitlines()
+    assert f"data/shards: {shards}: every file matches the manifest" in lines
+    if page == "README.md":
+        assert f"data/raw: {open_shards(run_dir / 'raw').manifest.summary()}" in lines
+        assert f"data/shards: {shards}" in lines
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_value_is_that_of_torchvision(scheme, run_dir, tensors, tmp_path):
     from torchvision import transforms
