@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shardset.errors import InputError, ShardSetError
+from shardset.errors import InputError, ShardSetError, describe_os_error
 
 if TYPE_CHECKING:
     from pipeline.sources.fetch import Progress
@@ -123,7 +123,7 @@ def main() -> None:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except OSError as error:
-        typer.echo(f"Error: {error.filename or 'system'}: {error.strerror or error}", err=True)
+        typer.echo(f"Error: {error.filename or 'system'}: {describe_os_error(error)}", err=True)
         sys.exit(1)
 
 
