@@ -276,7 +276,13 @@ RECOVERED = "old or new output in place, never a mix; the next run is correct an
 
 EXPERIMENTS: tuple[Experiment, ...] = (
     *(
-        Experiment(f"SIGKILL during `{stage}`", RECOVERED, partial(stop_and_run_again, stage, (SIGKILL,)), 2, 200)
+        Experiment(
+            f"SIGKILL during `{stage}`",
+            RECOVERED,
+            partial(stop_and_run_again, stage, (SIGKILL,)),
+            quick=2,
+            soak=60 if stage == "report" else 200,  # report takes several times as long as the others
+        )
         for stage in STAGES
     ),
     *(
@@ -284,8 +290,8 @@ EXPERIMENTS: tuple[Experiment, ...] = (
             f"SIGTERM or Ctrl-C during `{stage}`",
             "as for SIGKILL, but also no traceback and no temporary files",
             partial(stop_and_run_again, stage, (signal.SIGTERM, signal.SIGINT)),
-            2,
-            100,
+            quick=2,
+            soak=40 if stage == "report" else 100,
         )
         for stage in STAGES
     ),
