@@ -3,15 +3,23 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
+# A .venv is made again if its creation was interrupted, if its Python was removed, or if it was moved: its scripts, such
+# as pip, name their interpreter by its full path, after one of these three prefixes.
+NEW_VENV := $(shell python="$$(pwd -P)/.venv/bin/python"; test -x .venv/bin/python && test -e .venv/bin/activate && \
+  grep -qsF -e "!$$python" -e "'exec' $$python" -e "'exec' \"$$python" .venv/bin/pip || echo new-venv)
+
 PROSE := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md $(wildcard docs/*.md docs/*/*.md) examples/train/README.md
 
-.PHONY: help repro demo test test-fast soak check ci from-scratch bench clean
+.PHONY: help repro demo test test-fast soak check ci from-scratch bench clean new-venv
 
 help:  ## List these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
 
 repro: .venv/installed  ## Run the pipeline
-	.venv/bin/dvc repro
+	@test -e .git || git rev-parse 2>/dev/null || test "$$(dvc config core.no_scm 2>/dev/null)" = true || { \
+	  echo "This is no git repository. To use DVC without git: .venv/bin/dvc config --local core.no_scm true" >&2; exit 1; }
+	@.venv/bin/dvc repro || { test -n "$$VIRTUAL_ENV" || \
+	  echo "To run dvc yourself, first run: source .venv/bin/activate" >&2; exit 1; }
 
 # Runs in a separate folder so that params.yaml, dvc.lock and data/ stay unchanged.
 demo: .venv/installed  ## Run the pipeline on generated data in build/demo, without network access
@@ -66,20 +74,23 @@ from-scratch: .venv/installed  ## Check that a run from scratch reproduces the l
 
 # FFCV is built from source and needs OpenCV and libturbojpeg. datasets needs a different huggingface_hub than MDS does,
 # so it is installed separately. Both are optional: the results say which one is missing.
+bench: export HUGGINGFACE_DIR := $(CURDIR)/build/bench/huggingface
 bench: .venv/installed-bench  ## Measure the stages against their lower bounds and against alternatives
 	-.venv/bin/python -m pip install --quiet --constraint constraints.txt "ffcv>=1.0"
 	-.venv/bin/python -m pip install --quiet --no-deps --target build/bench/huggingface --upgrade \
 	  "datasets>=5" "huggingface_hub>=1" anyio "dill<0.4" h11 httpcore httpcore2 httpx httpx2 multiprocess pandas pyarrow \
 	  truststore xxhash
-	HUGGINGFACE_DIR=$(CURDIR)/build/bench/huggingface .venv/bin/python -m benchmarks.run
+	.venv/bin/python -m benchmarks.run
 
 clean:  ## Remove .venv and build/, but not data/
 	rm -rf .venv build
 
-.venv/installed: pyproject.toml constraints.txt
+new-venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and \
 	  "Python 3.11.4 or later is required. If you have one under another name: make PYTHON=python3.12")'
-	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	$(PYTHON) -m venv --clear .venv
+
+.venv/installed: pyproject.toml constraints.txt $(NEW_VENV)
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
