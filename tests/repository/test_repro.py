@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.helpers.file_server import FileServer, serve
-from tests.helpers.workspace import Workspace, assert_succeeds, make_workspace, register_dataset
+from tests.helpers.workspace import REPOSITORY, Workspace, assert_succeeds, make_workspace, register_dataset
 
 pytestmark = pytest.mark.slow
 
@@ -209,3 +209,18 @@ def test_results_come_back_after_a_run_with_another_python(tiny_workspace, tmp_p
     code_path.write_text(before)
     assert tiny_workspace.repro() == set()
     assert_clean(tiny_workspace)
+
+
+def test_copy_without_git_runs_as_make_says(tiny_workspace, tmp_path):
+    copy = Workspace(
+        shutil.copytree(tiny_workspace.path, tmp_path / "copy", ignore=shutil.ignore_patterns(".git", "tmp"))
+    )
+    environment = {"GIT_CEILING_DIRECTORIES": str(tmp_path)}
+    done = copy.run("dvc", "repro", **environment)
+    assert done.returncode != 0
+    assert "is not a git repository" in done.stderr
+    (command,) = re.findall(r"without git: \.venv/bin/(dvc .*?)\"", (REPOSITORY / "Makefile").read_text())
+    assert_succeeds(copy.run(*command.split(), **environment))
+    assert copy.repro(**environment) == set()
+    copy.set_param("decimals: 4", "decimals: 6")
+    assert copy.repro(**environment) == {"report"}
