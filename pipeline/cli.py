@@ -129,6 +129,9 @@ def main() -> None:
 
 @contextmanager
 def _progress_bar() -> Iterator["Progress"]:
+    """Show the name of each host that is tried and, on a terminal, a bar."""
+    import logging
+
     from rich import progress
     from rich.console import Console
 
@@ -140,6 +143,9 @@ def _progress_bar() -> Iterator["Progress"]:
         progress.TimeRemainingColumn(),
     )
     with progress.Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        # Set up here, so that lines go above the bar.
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("pipeline").setLevel(logging.INFO)
 
         def update(done: int, total: int) -> None:
             if not bar.tasks:

@@ -1,6 +1,7 @@
 """Fetching a published archive over HTTP: from several mirrors, resumable, verified before it gets its final name."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
+from requests.utils import get_environ_proxies, select_proxy
 
 from pipeline.errors import FetchError, PipelineError
 from pipeline.runtime.files import hash_file
@@ -18,6 +20,8 @@ from pipeline.runtime.locks import exclusive_lock
 from pipeline.sources.receive import DEFAULT_TIMEOUTS, Pace, Timeouts, enforce_pace, receive
 from pipeline.sources.registry import Archive
 from shardset.models import printable
+
+LOGGER = logging.getLogger(__name__)
 
 # Called with the number of bytes fetched so far and the total.
 Progress = Callable[[int, int], None]
@@ -64,6 +68,7 @@ def _fetch_from_any(
 ) -> None:
     failures = []
     for url in urls:
+        LOGGER.info("Fetching %s from %s", archive.file_name, urlsplit(_without_password(url)).netloc)
         part = _Part(archive_path, _without_password(url))
         try:
             _fetch_from(url, archive, part, progress, timeouts)
@@ -213,5 +218,13 @@ def _explain(error: Exception) -> str:
         return "timed out"
     # urllib3 wraps the system's message, such as "Connection refused", in its own layers.
     reason = getattr(error.args[0], "reason", error.args[0]) if error.args else error
-    message = str(reason).split(": ", 1)[-1]
+    message = str(getattr(reason, "original_error", reason)).split(": ", 1)[-1]
+    if isinstance(error, requests.exceptions.ProxyError):
+        return f"the proxy {_proxy_of(error)} can't be used: {message}"
     return message if isinstance(error, requests.RequestException) else f"the connection broke: {message}"
+
+
+def _proxy_of(error: requests.exceptions.ProxyError) -> str:
+    url = str(error.request.url) if error.request else ""
+    proxy = select_proxy(url, get_environ_proxies(url)) or ""
+    return urlsplit(proxy if "://" in proxy else f"//{proxy}").netloc.rpartition("@")[2]

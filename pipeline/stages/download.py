@@ -12,10 +12,11 @@ from shardset.manifest import Manifest
 
 CHANNELS = ("red", "green", "blue")
 
-WAYS_OUT = """What you can do:
-  another mirror   PIPELINE_SOURCE=https://host/{file_name} dvc repro
-  a local file     PIPELINE_SOURCE=/path/to/{file_name} dvc repro, or a folder with the unpacked files
-  no download      make demo, which generates a dataset"""
+# No command that starts the pipeline: after `make repro`, DVC may not be on the PATH.
+WAYS_OUT = """What you can do before you run the same command again:
+  another mirror   export PIPELINE_SOURCE=https://host/{file_name}
+  a local file     export PIPELINE_SOURCE=/path/to/{file_name}, or a folder with the unpacked files
+Without a download, `make demo` runs everything on a generated dataset."""
 
 
 def download_dataset(name: str, raw_dir: Path, archives_dir: Path, source: str | None, progress: Progress) -> Manifest:

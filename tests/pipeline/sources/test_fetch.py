@@ -1,5 +1,6 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -268,3 +269,19 @@ def test_unreachable_host_is_named_with_reason(fetch):
 def test_unknown_host_is_named_with_reason(fetch):
     with pytest.raises(FetchError, match="http://nowhere.invalid/x: .*(resolve|name)"):
         fetch("http://nowhere.invalid/x")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("proxy", ["http://someone:secret@127.0.0.1:9", "127.0.0.1:9"])
+def test_dead_proxy_is_named_with_reason(scheme, proxy, fetch, monkeypatch):
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv(f"{scheme}_proxy", proxy)
+    with pytest.raises(FetchError, match=f"{scheme}://example.com/x: the proxy 127.0.0.1:9 can't .*refused"):
+        fetch(f"{scheme}://example.com/x")
+
+
+def test_refusal_of_a_proxy_is_named(fetch, server, monkeypatch):
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv("https_proxy", server.url)
+    with pytest.raises(FetchError, match=rf"the proxy {urlsplit(server.url).netloc} can't be used: 501 Unsupported"):
+        fetch("https://example.com/x")

@@ -3,6 +3,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -81,6 +82,7 @@ def test_failed_download_names_attempts_and_ways_out(download, archive_server, t
     assert f"{archive_server.url}?mirror: 403 Forbidden" in message
     for way_out in ("another mirror", "a local file", "make demo"):
         assert way_out in message
+    assert "dvc" not in message  # `make repro` runs DVC where it isn't on the PATH
     assert not (tmp_path / "raw").exists()
 
 
@@ -151,6 +153,18 @@ def test_full_disk_is_named_and_ends_download(archive_server, tiny, workspace):
     if done.returncode == 99 or "unshare" in done.stderr:
         pytest.skip(f"may not mount a file system: {done.stderr}")
     assert done.returncode == 1
-    assert done.stderr == "Error: data/archives/tiny.tar.gz.part: can't be written: No space left on device\n"
+    error = "Error: data/archives/tiny.tar.gz.part: can't be written: No space left on device"
+    assert done.stderr == f"Fetching tiny.tar.gz from {urlsplit(archive_server.url).netloc}\n{error}\n"
     assert done.stdout == "tiny.tar.gz.part\ntiny.tar.gz.part.json\n"
     assert len(archive_server.requests) == 1  # the other mirror was not asked
+
+
+def test_each_host_is_named_when_it_is_tried(archive_server, tiny, workspace):
+    with serve(FileServer(tiny.archive, statuses=[404])) as first:
+        register_dataset(workspace.path / "pipeline", "tiny", tiny.facts(first.url, archive_server.url))
+        workspace.set_param("dataset: cifar10", "dataset: tiny")
+        done = workspace.pipeline("download")
+    assert done.returncode == 0
+    hosts = [urlsplit(url).netloc for url in (first.url, archive_server.url)]
+    assert done.stderr == "".join(f"Fetching tiny.tar.gz from {host}\n" for host in hosts)
+    assert done.stdout.count("\n") == 1
