@@ -74,13 +74,12 @@ from-scratch: .venv/installed  ## Check that a run from scratch reproduces the l
 
 # FFCV is built from source and needs OpenCV and libturbojpeg. datasets needs a different huggingface_hub than MDS does,
 # so it is installed separately. Both are optional: the results say which one is missing.
-bench: export HUGGINGFACE_DIR := $(CURDIR)/build/bench/huggingface
 bench: .venv/installed-bench  ## Measure the stages against their lower bounds and against alternatives
 	-.venv/bin/python -m pip install --quiet --constraint constraints.txt "ffcv>=1.0"
 	-.venv/bin/python -m pip install --quiet --no-deps --target build/bench/huggingface --upgrade \
 	  "datasets>=5" "huggingface_hub>=1" anyio "dill<0.4" h11 httpcore httpcore2 httpx httpx2 multiprocess pandas pyarrow \
 	  truststore xxhash
-	.venv/bin/python -m benchmarks.run
+	HUGGINGFACE_DIR="$$PWD/build/bench/huggingface" .venv/bin/python -m benchmarks.run
 
 clean:  ## Remove .venv and build/, but not data/
 	rm -rf .venv build
