@@ -1,8 +1,11 @@
 """Near-duplicates: a search among the train images for each image of the other splits.
 
 The search has two steps. A coarse step compares all images, plain and mirrored, by their colours on a grid, and keeps a
-few candidates for each image. A fine step compares the edges of those at full size, at all small shifts. Edges are more
-specific than pixels: many images have sky above sea, but only near-duplicates have all outlines in the same places.
+few candidates for each image. A fine step compares the edges of those at all small shifts. Edges are more specific than
+pixels: many images have sky above sea, but only near-duplicates have all outlines in the same places.
+
+Images of more than 32 pixels a side are reduced to 32 first. The time and the memory of a comparison, and what is taken
+for a near-duplicate, are then the same for images of any size.
 
 All values compared are integers whose sums stay below 2^24, so float32 holds each sum exactly in whatever order it is
 added. The pairs are therefore the same on every machine, although a matrix product finds them.
@@ -23,10 +26,12 @@ from shardset.shards import Array, ShardSet, split_range
 # A convention, chosen by looking at pairs of CIFAR-10, see docs/near-duplicates.md.
 MAX_DISTANCE = 0.35
 EXACT_SUM = 2**24
+SIDE = 32  # pixels of a reduced image
 GRID = 8  # cells per side
 NUM_CANDIDATES = 8
 MIN_SIMILARITY = 0.5  # of candidates, in [-1, 1]
-SIMILARITIES_PER_TASK = 1_600_000  # 6 MB: 32 images against 50,000 train images; and as many mirrored
+IMAGES_PER_TASK = 32
+TRAIN_PER_BLOCK = 8192  # compared with the images of a task at once: 2 MB of similarities
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -53,15 +58,30 @@ def find_near_duplicates(raw: ShardSet, max_distance: float = MAX_DISTANCE) -> l
     if not splits or min(raw.manifest.image_shape[1:]) < GRID:
         return []
     train = np.concatenate(
-        map_tasks(lambda indices: grid_descriptors(raw.take("train", indices)), _ranges(raw, "train", 1024))
-    ).T
+        map_tasks(lambda indices: grid_descriptors(_read_reduced(raw, "train", indices)), _ranges(raw, "train", 1024))
+    )
 
     def find(task: tuple[Split, Indices]) -> list[NearDuplicate]:
         return list(_find_near(raw, train, *task, max_distance))
 
-    size = max(1, SIMILARITIES_PER_TASK // raw.manifest.splits["train"].samples)
-    tasks = [(split, indices) for split in splits for indices in _ranges(raw, split, size)]
+    tasks = [(split, indices) for split in splits for indices in _ranges(raw, split, IMAGES_PER_TASK)]
     return [pair for pairs in map_tasks(find, tasks) for pair in pairs]
+
+
+def reduce_images(pixels: Array) -> Array:
+    """Reduce images (n, C, H, W) uint8 to at most SIDE x SIDE pixels, each the mean of what it covers, rounded.
+
+    Where a pixel lies across a border, both sides count their share of it.
+    """
+    sums, num_units = pixels, 1
+    for axis, size in ((2, pixels.shape[2]), (3, pixels.shape[3])):
+        if size > SIDE:
+            # In units of 1 / SIDE of a pixel, so that each box has `size` units and all shares are integers.
+            first, share = np.divmod(np.arange(SIDE) * size, SIDE)
+            cut = np.take(sums, first, axis) * np.expand_dims(share, [i for i in range(4) if i != axis])
+            sums = SIDE * np.add.reduceat(sums, first, axis, np.int64) - cut + np.roll(cut, -1, axis)
+            num_units *= size
+    return pixels if num_units == 1 else ((2 * sums + num_units) // (2 * num_units)).astype(np.uint8)
 
 
 def grid_descriptors(pixels: Array) -> Floats:
@@ -110,16 +130,15 @@ def compute_distances(tests: Floats, trains: Floats, max_shift: tuple[int, int])
 def _find_near(
     raw: ShardSet, train: Floats, split: Split, indices: Indices, max_distance: float
 ) -> Iterator[NearDuplicate]:
-    pixels = raw.take(split, indices)
-    plain, mirrored = grid_descriptors(pixels) @ train, grid_descriptors(pixels[..., ::-1]) @ train
-    tests, trains = _choose_candidates(np.maximum(plain, mirrored))
+    pixels = _read_reduced(raw, split, indices)
+    images = np.stack([pixels, pixels[..., ::-1]])
+    tests, trains, is_mirrored = _choose_candidates(np.stack([*map(grid_descriptors, images)]), train)
     if not len(tests):
         return
-    is_mirrored = (mirrored > plain)[tests, trains]
-    flipped, straight = (compute_edges(images)[tests] for images in (pixels[..., ::-1], pixels))
-    edges = np.where(is_mirrored[:, None, None, None], flipped, straight)
+    edges = np.stack([*map(compute_edges, images)])[is_mirrored, tests]
     height, width = pixels.shape[2:]
-    distances = compute_distances(edges, compute_edges(raw.take("train", trains)), (height // 12, width // 12))
+    train_edges = compute_edges(_read_reduced(raw, "train", trains))
+    distances = compute_distances(edges, train_edges, (height // 12, width // 12))
     for pair in np.flatnonzero(distances <= max_distance).tolist():
         yield NearDuplicate(
             split=split,
@@ -130,17 +149,29 @@ def _find_near(
         )
 
 
-def _choose_candidates(similarities: Floats) -> tuple[Indices, Indices]:
-    """Choose the most similar train images of each image, as indices of pairs. Ties go to the lower index."""
-    chosen = []
-    count = min(NUM_CANDIDATES, similarities.shape[1])
-    for test, row in enumerate(similarities):
-        enough = max(np.partition(row, -count)[-count], MIN_SIMILARITY * EXACT_SUM)
-        trains = np.flatnonzero(row >= enough)
-        best = np.sort(trains[np.argsort(-row[trains], kind="stable")][:count])
-        chosen.append(np.stack([np.full(len(best), test), best]))
-    tests, trains = np.concatenate(chosen, axis=1)
-    return tests, trains
+def _choose_candidates(descriptors: Floats, train: Floats) -> tuple[Indices, Indices, Indices]:
+    """Choose the most similar train images of each image, as indices of pairs, and 1 where the image is mirrored.
+
+    `descriptors`, (2, n, D), are of the images and of their mirror images. Ties go to the lower index.
+    """
+    best = [np.empty((3, 0))] * descriptors.shape[1]  # of each image: similarity, train index, whether it is mirrored
+    for start, stop in split_range(0, len(train), TRAIN_PER_BLOCK):
+        similarities = descriptors.reshape(-1, descriptors.shape[2]) @ train[start:stop].T
+        plain, mirrored = similarities.reshape(2, -1, stop - start)
+        for test, row in enumerate(np.maximum(plain, mirrored)):
+            is_full = best[test].shape[1] == NUM_CANDIDATES
+            near = np.flatnonzero(row >= (best[test][0, -1] if is_full else MIN_SIMILARITY * EXACT_SUM))
+            found = np.stack([row[near], start + near, mirrored[test, near] > plain[test, near]])
+            of_test = np.concatenate([best[test], found], axis=1)
+            best[test] = of_test[:, np.argsort(-of_test[0], kind="stable")[:NUM_CANDIDATES]]
+    tests = np.repeat(np.arange(len(best)), [of_test.shape[1] for of_test in best])
+    _, trains, is_mirrored = np.concatenate([of_test[:, np.argsort(of_test[1])] for of_test in best], axis=1)
+    return tests, trains.astype(np.int64), is_mirrored.astype(np.int64)
+
+
+def _read_reduced(raw: ShardSet, split: Split, indices: Indices) -> Array:
+    blocks = split_range(0, len(indices), raw.block_samples)
+    return np.concatenate([reduce_images(raw.take(split, indices[start:stop])) for start, stop in blocks])
 
 
 def _scale(values: Array, units: Array, level: float) -> Floats:
