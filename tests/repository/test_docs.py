@@ -1,8 +1,11 @@
 """The Python examples in the README and the docs run as they are."""
 
+import ast
 import json
 import re
 import shutil
+import sys
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,10 @@ from tests.helpers.workspace import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
+DTYPES = ["float32", "float16", "uint8"]
+# What blocks may import without being about a client, which may be missing.
+BASE_PACKAGES = {*sys.stdlib_module_names, "numpy", "shardset", "torch", "torchvision"}
+
 pytestmark = pytest.mark.slow
 
 
@@ -30,6 +37,29 @@ def find_blocks(pattern="^(import|from) "):
             if re.search(pattern, match[1]):
                 blocks[f"{page.relative_to(REPOSITORY)}, line {line}"] = match[1]
     return blocks
+
+
+def find_clients(code):
+    """The packages that a block imports and that are not installed with this project."""
+    nodes = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    modules = {node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in nodes}
+    return {module.partition(".")[0] for module in modules} - BASE_PACKAGES
+
+
+def block_params(pattern="^(import|from) ", dtypes=DTYPES):
+    """The label of each block that matches a pattern, with each dtype that it works with."""
+    params = []
+    for label, code in find_blocks(pattern).items():
+        clients = find_clients(code)
+        missing = [name for name in clients if not find_spec(name)]
+        marks = [pytest.mark.clients, pytest.mark.filterwarnings("default")] if clients else []
+        marks += [pytest.mark.skip(reason=f"needs {', '.join(missing)}")] if missing else []
+        params += [
+            pytest.param(label, dtype, marks=marks)
+            for dtype in dtypes
+            if dtype == "uint8" or "normalize=False" not in code
+        ]
+    return params
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +99,12 @@ def test_pages_have_python_blocks():
     assert pages >= {"README.md", "docs/reuse.md"}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
-@pytest.mark.parametrize("label", find_blocks())
+@pytest.mark.parametrize(("label", "dtype"), block_params())
 def test_python_block_runs(label, dtype, run_block):
     run_block(label, find_blocks()[label], dtype)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
-@pytest.mark.parametrize("label", find_blocks(r"\bloader = "))
+@pytest.mark.parametrize(("label", "dtype"), block_params(r"\bloader = "))
 def test_documented_loader_gives_normalized_batches(label, dtype, run_block):
     variables = run_block(label, find_blocks()[label], dtype)
     images, labels = next(iter(variables["loader"]))
