@@ -19,6 +19,10 @@ def exit_wrong_python(problem: str) -> None:
 if sys.version_info < (3, 11, 4):
     exit_wrong_python(f"Python 3.11.4 or later is required, but this is {sys.version.split()[0]}")
 
+# The stages start a thread for each CPU. BLAS, which numpy loads, would start as many again.
+for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
 received: list[int] = []
 
 

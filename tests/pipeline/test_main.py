@@ -4,6 +4,7 @@ import shutil
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +90,13 @@ def test_missing_module_of_the_project_is_not_blamed_on_python(workspace):
     assert done.returncode == 1
     assert "activate" not in done.stderr
     assert "No module named 'pipeline.stages.stats'" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux lists them")
+def test_blas_starts_no_threads_of_its_own(workspace):
+    program = (
+        "import os\nimport pipeline.__main__\nimport numpy as np\n"
+        "matrix = np.ones((2000, 2000), np.float32)\nmatrix @ matrix\nprint(len(os.listdir('/proc/self/task')))"
+    )
+    unset = ("--unset=OMP_NUM_THREADS", "--unset=OPENBLAS_NUM_THREADS")  # those of tests/conftest.py
+    assert workspace.run("env", *unset, "python", "-c", program).stdout == "1\n"
