@@ -1,6 +1,7 @@
 import mmap
 import os
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,8 @@ def test_shards_far_apart_in_memory_are_read(tmp_path):
     path.write_bytes(images.tobytes())
     os.truncate(path, 2**31 // images[0].nbytes * images[0].nbytes)  # too large for the gaps between other maps
     first = np.memmap(path, np.uint8, "r").reshape(-1, 3, 32, 32)[:10]
-    between = mmap.mmap(-1, 2**45, flags=mmap.MAP_PRIVATE, prot=0)  # takes no memory
+    reserve: Any = mmap.mmap  # mypy checks the arguments that it takes on Windows, too
+    between = reserve(-1, 2**45, flags=mmap.MAP_PRIVATE, prot=0)  # takes no memory
     second = np.memmap(path, np.uint8, "r").reshape(-1, 3, 32, 32)[10:]
     assert abs(first.ctypes.data - second.ctypes.data) > 2**45
     pieces = _Pieces([np.asarray(first), np.asarray(second)])
