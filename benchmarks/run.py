@@ -4,19 +4,20 @@ Writes RESULTS.md, results.json and scaling.svg next to this file. It uses data/
 generated data of the size of CIFAR-10.
 """
 
-import importlib.metadata
 import json
 import os
-import platform
+import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from benchmarks.memory import watch_peak
+from benchmarks.results import SCALES, describe_machine, plot, render
+from benchmarks.rounds import ROUNDS, is_due
 from pipeline.cli import RAW_DIR, REPORT_DIR, SHARDS_DIR, STATS_PATH
 from pipeline.shards.writer import compute_content_hash, write_raw_set
 from pipeline.sources import synthetic
@@ -24,118 +25,108 @@ from pipeline.stages.download import CHANNELS
 
 HERE = Path(__file__).parent
 WORK_DIR = Path("build/bench").absolute()
-ROUNDS = 5
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE.parent.absolute())}
 CIFAR_SAMPLES = {"train": 50_000, "test": 10_000}
-SCALES = (1, 2, 4, 8)
 
 OUTS = {"stats": STATS_PATH, "normalize": SHARDS_DIR, "report": REPORT_DIR}
-JOBS = {
-    "stats": ("ours", "limit", "hashed", "tutorial", "dataloader", "numpy", "torch"),
-    "normalize": (
-        *("ours", "limit", "torchvision", "litdata", "mds", "ffcv", "huggingface", "webdataset", "zarr", "safetensors"),
+# Functions of benchmarks/stats.py and benchmarks/normalize.py.
+ALTERNATIVES = {
+    "stats": (
+        *("limit", "hashed", "bincount", "bincount_pairs", "torch", "numpy", "dataloader", "dataloader_workers"),
+        "tutorial",
     ),
-    "report": ("ours",),
+    "normalize": (
+        *("limit", "safetensors", "zarr", "huggingface", "ffcv", "mds", "webdataset", "litdata", "torchvision"),
+    ),
+    "report": (),
 }
-# Each group runs in one process, taking turns. The groups need packages that can't be imported together.
+# Each group runs in one process, taking turns. Some of them need packages that can't be imported together.
 EPOCHS = (
-    ("index_select", "ours, preload", "ours, memory-mapped", "ffcv", "torchvision"),
-    ("huggingface",),
-    ("mds",),
-    ("litdata",),
+    (
+        "index_select",
+        "ours, preload",
+        "ours, memory-mapped",
+        "ours, memory-mapped, 2 workers",
+        "TensorDataset",
+        "ours in ConcatDataset",
+        "ours in a wrapper",
+        "index_select, one core busy",
+        "TensorDataset, one core busy",
+        "ours, preload, one core busy",
+        "ours, memory-mapped, one core busy",
+    ),
+    ("index_select", "ffcv, 2 workers"),
+    ("index_select", "litdata", "litdata, 2 workers"),
+    ("index_select", "torchvision", "torchvision, 2 workers"),
+    ("index_select", "huggingface", "huggingface, 2 workers"),
+    ("index_select", "mds", "mds, 2 workers"),
 )
+EPOCHS_TIMEOUT = 600  # seconds for a group
 SCALED_JOBS = ("stats", "normalize")
-TITLES = {
-    "stats": "mean and std of the train split",
-    "normalize": "60,000 images to normalized float32 on disk",
-    "report": "verification of every value, search for duplicates, pictures",
-}
-INTRODUCTION = """\
-Results of `make bench` on {dataset}.
-
-Each run is a complete process. The contenders take turns for {rounds} rounds after one that is not counted, with a
-warm page cache. Seconds are medians. They depend on the machine, so compare the ratios. "Own memory" is the peak of
-anonymous memory of the main process, minus that of a bare interpreter with the stages' imports. Worker processes,
-which LitData and FFCV use, are not counted. `limit` only reads (`stats`), or writes, hashes and syncs (`normalize`) the
-same bytes; `hashed` also hashes them and imports Typer."""
 BARE = {  # what the stages import
     "stats": "import pipeline.cli, pipeline.stages.stats",
     "normalize": "import pipeline.cli, pipeline.params, pipeline.stages.normalize",
     "report": "import jinja2, pipeline.cli, pipeline.params, pipeline.stages.report",
 }
-PACKAGES = (
-    "numpy",
-    "torch",
-    "torchvision",
-    "litdata",
-    "mosaicml-streaming",
-    "ffcv",
-    "datasets",
-    "webdataset",
-    "zarr",
-    "safetensors",
-)
 
 
 @dataclass
 class Contender:
-    """A command, and the seconds and megabytes of its own that each run took."""
+    """A command, and what its runs took."""
 
     name: str
     command: list[str]
     folder: Path
     out: Path = Path("out")
     seconds: list[float] = field(default_factory=list)
-    own_mb: list[float] = field(default_factory=list)  # anonymous memory, so without the page cache
+    cpu_seconds: list[float] = field(default_factory=list)  # of the process and its descendants
+    peak_mb: float = 0.0  # of the run that is not counted, because watching the memory slows it down
     failure: str | None = None
 
     def run(self, *, counted: bool = True) -> None:
-        if self.failure:
-            return
         # Remove earlier output first, as DVC removes a stage's outs.
         out = self.folder / self.out
         out.unlink() if out.is_file() else shutil.rmtree(out, ignore_errors=True)
         os.sync()  # so that no contender waits for what another one left to be written
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), _cpu_seconds_of_children()
         with (
-            tempfile.TemporaryFile("w+") as stderr,
-            subprocess.Popen(self.command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=stderr) as process,
+            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr,
+            subprocess.Popen(
+                self.command, cwd=self.folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=stderr
+            ) as process,
         ):
-            own_mb = 0.0
-            while process.poll() is None:
-                own_mb = max(own_mb, _anonymous_mb(process.pid))
-                time.sleep(0.002)
-            seconds = time.perf_counter() - start
+            if counted:
+                process.wait()
+            else:
+                self.peak_mb = watch_peak(process)
+            seconds, cpu_seconds = time.perf_counter() - start, _cpu_seconds_of_children() - cpu_start
             stderr.seek(0)
             errors = stderr.read().strip().splitlines()
         if process.returncode:
             self.failure = errors[-1][:200] if errors else f"exit code {process.returncode}"
         elif counted:
             self.seconds.append(seconds)
-            self.own_mb.append(own_mb)
+            self.cpu_seconds.append(cpu_seconds)
 
     def numbers(self) -> dict[str, object]:
-        return {"name": self.name, "seconds": self.seconds, "own_mb": self.own_mb, "failure": self.failure}
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
+        return {name: value for name, value in asdict(self).items() if name not in {"command", "folder", "out"}}
 
 
-def _anonymous_mb(pid: int) -> float:
-    try:
-        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    except OSError:
-        return 0.0
-    lines = [line for line in status.splitlines() if line.startswith("RssAnon")]
-    return int(lines[0].split()[1]) / 1024 if lines else 0.0
+def _cpu_seconds_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
-def measure(contenders: list[Contender], rounds: int) -> None:
-    for number in range(rounds + 1):
-        for contender in contenders:
-            contender.run(counted=number > 0)
-            if contender.seconds:
-                print(f"{number}/{rounds} {contender.name}: {contender.seconds[-1]:.2f} s", flush=True)
+def measure(job: str, contenders: list[Contender]) -> None:
+    for number in range(ROUNDS + 1):
+        for it in contenders:
+            if it.failure or not is_due(number, it.seconds[-1] if it.seconds else 0):
+                continue
+            it.run(counted=number > 0)
+            outcome = it.failure or (f"{it.seconds[-1]:.2f} s" if it.seconds else f"{it.peak_mb:,.0f} MB")
+            print(f"{job} {number}/{ROUNDS} {it.name}: {outcome}", flush=True)
+        if contenders[0].failure:
+            sys.exit(f"{job}: the stage failed: {contenders[0].failure}")
 
 
 def make_folder(name: str, raw_dir: Path | None, scale: int = 1) -> Path:
@@ -147,6 +138,7 @@ def make_folder(name: str, raw_dir: Path | None, scale: int = 1) -> Path:
     if raw_dir:
         (folder / RAW_DIR).symlink_to(raw_dir)
     else:
+        print(f"generating {scale} x {sum(CIFAR_SAMPLES.values()):,} images", flush=True)
         images, labels, classes = synthetic.generate({split: count * scale for split, count in CIFAR_SAMPLES.items()})
         content = compute_content_hash(images, labels)
         write_raw_set(folder / RAW_DIR, "synthetic", classes, CHANNELS, images, labels, content)
@@ -157,144 +149,65 @@ def stage(name: str, folder: Path, title: str = "ours") -> Contender:
     return Contender(title, [sys.executable, "-m", "pipeline", name], folder, OUTS[name])
 
 
-def bare(job: str, folder: Path) -> Contender:
-    return Contender("bare", [sys.executable, "-c", BARE[job]], folder)
+def compare(folder: Path) -> tuple[dict[str, list[Contender]], dict[str, float]]:
+    compared, bare_mb = {}, {}
+    for job, names in ALTERNATIVES.items():
+        rivals = [Contender(name, [sys.executable, "-m", f"benchmarks.{job}", name], folder) for name in names]
+        compared[job] = [stage(job, folder), *rivals]
+        measure(job, compared[job])
+        bare = Contender("bare", [sys.executable, "-c", BARE[job]], folder)
+        bare.run(counted=False)
+        bare_mb[job] = bare.peak_mb
+    return compared, bare_mb
 
 
-def compare(folder: Path) -> dict[str, list[Contender]]:
-    contenders_path = str((HERE / "contenders.py").absolute())
-    results = {}
-    for job, names in JOBS.items():
-        contenders = [
-            stage(job, folder)
-            if name == "ours"
-            else Contender(name, [sys.executable, contenders_path, job, name], folder)
-            for name in names
-        ]
-        measure([*contenders, bare_one := bare(job, folder)], ROUNDS)
-        results[job] = [*contenders, bare_one]
-    return results
-
-
-def read_epochs(folder: Path) -> dict[str, dict]:
-    rates, failures, first_batch = {}, {}, []
+def read_epochs(folder: Path) -> list[dict]:
+    """Return what benchmarks/epoch.py measured, for each group."""
+    measured = []
     for names in EPOCHS:
         shutil.rmtree(folder / "out", ignore_errors=True)
-        (folder / "out").mkdir()
-        command = [sys.executable, str((HERE / "epoch.py").absolute()), str(ROUNDS), *names]
+        command = [sys.executable, "-m", "benchmarks.epoch", *names]
         try:
-            done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, check=True, timeout=600)
+            done = subprocess.run(
+                command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, check=True, timeout=EPOCHS_TIMEOUT
+            )
         except subprocess.SubprocessError as error:
-            failures |= dict.fromkeys(names, type(error).__name__)
-            continue
-        measured = json.loads(done.stdout.splitlines()[-1])
-        rates |= measured["samples_per_second"]
-        failures |= measured["failures"]
-        first_batch.append(measured["first_batch_seconds"])
-    return {"samples_per_second": rates, "failures": failures, "first_batch_seconds": statistics.median(first_batch)}
+            measured.append({"samples_per_second": {}, "failures": dict.fromkeys(names, type(error).__name__)})
+        else:
+            measured.append(json.loads(done.stdout.splitlines()[-1]))
+    return measured
 
 
 def scale_up() -> dict[str, list[Contender]]:
     folders = {scale: make_folder(f"x{scale}", None, scale) for scale in SCALES}
-    results = {}
-    for job in SCALED_JOBS:
-        results[job] = [stage(job, folder, f"{scale}x") for scale, folder in folders.items()]
-        measure(results[job], ROUNDS)
+    scaled = {job: [stage(job, folder, f"{scale}x") for scale, folder in folders.items()] for job in SCALED_JOBS}
+    for job, contenders in scaled.items():
+        measure(job, contenders)
     for folder in folders.values():
         shutil.rmtree(folder)
-    return results
-
-
-def render(
-    dataset: str, compared: dict[str, list[Contender]], epochs: dict[str, dict], scaled: dict[str, list[Contender]]
-) -> str:
-    lines = [
-        "# Benchmarks",
-        "",
-        INTRODUCTION.format(dataset=dataset, rounds=ROUNDS),
-        "",
-        f"{platform.system()}, {_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        + ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
-    ]
-    for job, contenders in compared.items():
-        ours, bare_one = contenders[0], contenders[-1]
-        base = statistics.median(bare_one.own_mb)
-        lines += [
-            "",
-            f"## `{job}`: {TITLES[job]}",
-            "",
-            "| contender | seconds | min to max | ratio to ours | own memory, MB |",
-            "|---|--:|--:|--:|--:|",
-        ]
-        for it in contenders[:-1]:
-            if it.failure:
-                lines.append(f"| {it.name} | did not run: {it.failure} | | | |")
-            else:
-                spread = f"{min(it.seconds):.2f} to {max(it.seconds):.2f}"
-                own = max(0.0, statistics.median(it.own_mb) - base)
-                lines.append(f"| {it.name} | {it.median:.2f} | {spread} | {it.median / ours.median:.2f} | {own:,.0f} |")
-    lines += ["", "## One shuffled epoch of the train split, float32 tensors in batches of 256", ""]
-    lines += ["| reader | samples/s | ratio to the limit |", "|---|--:|--:|"]
-    first_batch = epochs["first_batch_seconds"]
-    rates = {name: statistics.median(rates) for name, rates in epochs["samples_per_second"].items()}
-    for name, rate in rates.items():
-        lines.append(f"| {name} | {rate:,.0f} | {rate / rates['index_select']:.3f} |")
-    lines += [f"| {name} | did not run: {failure} | |" for name, failure in epochs["failures"].items()]
-    lines += [
-        "",
-        "Without DataLoader workers, except that FFCV uses two of its own. The first five readers run in one",
-        "process and take turns. The limit is `index_select` on a",
-        f"tensor in RAM. Once torch is imported, memory-mapped shards give the first batch in {first_batch:.2f} s.",
-    ]
-    lines += ["", "## Growth with the data", "", "Generated data of 1, 2, 4 and 8 times the size of CIFAR-10.", ""]
-    lines += ["| stage | size | seconds | ratio to 1x | own memory, MB |", "|---|--:|--:|--:|--:|"]
-    for job, contenders in scaled.items():
-        base = statistics.median(compared[job][-1].own_mb)
-        for it in contenders:
-            own = max(0.0, statistics.median(it.own_mb) - base)
-            ratio = it.median / contenders[0].median
-            lines.append(f"| `{job}` | {it.name} | {it.median:.2f} | {ratio:.2f} | {own:,.0f} |")
-    return "\n".join([*lines, "", "![Seconds by size](scaling.svg)", ""])
-
-
-def _version(name: str) -> str:
-    path = [*sys.path, os.environ.get("HUGGINGFACE_DIR", "")]
-    found = [it.version for it in importlib.metadata.distributions(name=name, path=path)]
-    return found[0] if found else "not installed"
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def plot(scaled: dict[str, list[Contender]], path: Path) -> None:
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 4))
-    for job, contenders in scaled.items():
-        axes.plot(SCALES, [it.median for it in contenders], marker="o", label=job)
-    axes.set(xlabel="size, in multiples of CIFAR-10", ylabel="seconds per process", xlim=(0, None), ylim=(0, None))
-    axes.legend()
-    figure.savefig(path, metadata={"Date": None})
+    return scaled
 
 
 def main() -> None:
+    start = time.perf_counter()
     raw_dir = RAW_DIR.absolute() if (RAW_DIR / "manifest.json").exists() else None
     folder = make_folder("compare", raw_dir)
-    compared = compare(folder)
+    compared, bare_mb = compare(folder)
     epochs = read_epochs(folder)
     shutil.rmtree(folder)
     scaled = scale_up()
-    dataset = json.loads((raw_dir / "manifest.json").read_bytes())["dataset"] if raw_dir else "generated data"
-    raw_numbers = {"epochs": epochs} | {
-        kind: {job: [it.numbers() for it in contenders] for job, contenders in of.items()}
-        for kind, of in (("compared", compared), ("scaled", scaled))
+    numbers = {
+        "dataset": json.loads((raw_dir / "manifest.json").read_bytes())["dataset"] if raw_dir else "generated data",
+        "machine": describe_machine(),
+        "bare_mb": bare_mb,
+        "compared": {job: [it.numbers() for it in contenders] for job, contenders in compared.items()},
+        "epochs": epochs,
+        "scaled": {job: [it.numbers() for it in contenders] for job, contenders in scaled.items()},
     }
-    (HERE / "results.json").write_text(json.dumps(raw_numbers, indent=1) + "\n", encoding="utf-8")
-    (HERE / "RESULTS.md").write_text(render(dataset, compared, epochs, scaled), encoding="utf-8")
-    plot(scaled, HERE / "scaling.svg")
+    (HERE / "results.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    (HERE / "RESULTS.md").write_text(render(numbers), encoding="utf-8")
+    plot(numbers, HERE / "scaling.svg")
+    print(f"{HERE / 'RESULTS.md'}: written after {(time.perf_counter() - start) / 60:.0f} minutes")
 
 
 if __name__ == "__main__":
