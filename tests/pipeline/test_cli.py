@@ -35,6 +35,14 @@ def test_each_command_prints_one_line(tiny_workspace):
         assert part in done.stdout
 
 
+@pytest.mark.slow
+def test_download_prints_one_line(workspace):
+    workspace.set_param("dataset: cifar10", "dataset: synthetic")
+    done = workspace.pipeline("download")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "data/raw: synthetic, 12,000 train, 2,000 test, 3x32x32 uint8, 43 MB in 3 shards\n"
+
+
 @pytest.mark.parametrize("command", [["python", "-m", "pipeline"], ["cifar-pipeline"]])
 def test_version_is_that_of_the_package(command, workspace):
     done = workspace.run(*command, "--version")

@@ -60,6 +60,15 @@ def test_silent_server_is_asked_again(fetch):
     assert len(silent.requests) == 1 + RETRIES
 
 
+def test_server_that_is_fast_enough_may_take_longer_than_the_window():
+    def respond():
+        for _ in range(12):
+            time.sleep(0.1)
+            yield requests.Response(), bytes(MIN_BYTES)
+
+    assert len(list(enforce_pace(respond(), Pace(1)))) == 12
+
+
 @pytest.mark.parametrize("seconds", [0, 0.1])
 def test_abandoned_download_leaves_no_thread(seconds):
     before = threading.active_count()
