@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import io
 import json
 import re
@@ -277,6 +278,31 @@ def test_wrong_content_hash_fails_the_report(tiny_raw, tmp_path):
         save_manifest(replace(open_shards(source).manifest, content_sha256="0" * 64), tmp_path / "wrong" / name)
     with pytest.raises(CorruptDataError, match=r"raw/manifest\.json: content_sha256: expected 0{64}, but the shards"):
         write_report(tmp_path / "wrong/raw", tmp_path / "wrong/shards", tmp_path / "report", 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("images", "test sample 19 differs from the normalized sample in "),
+        ("labels", "the test labels are not those of "),
+    ],
+)
+def test_wrong_content_with_right_hashes_fails_the_report(kind, message, tiny_raw, tmp_path):
+    write_stats(tiny_raw, tmp_path / "stats.json")
+    normalize_shards(tiny_raw, tmp_path / "stats.json", tmp_path / "shards", make_params())
+    manifest = open_shards(tmp_path / "shards").manifest
+    (shard,) = manifest.splits["test"].shards
+    file = getattr(shard, kind)
+    content = bytearray((tmp_path / "shards" / file.path).read_bytes())
+    content[-8 if kind == "labels" else -1] ^= 1  # the last label, or the last value's highest byte
+    (tmp_path / "shards" / file.path).write_bytes(content)
+    forged = replace(shard, **{kind: replace(file, sha256=hashlib.sha256(content).hexdigest())})
+    splits = manifest.splits | {"test": replace(manifest.splits["test"], shards=(forged,))}
+    save_manifest(replace(manifest, splits=splits), tmp_path / "shards")
+    with pytest.raises(CorruptDataError, match=message) as failed:
+        write_report(tiny_raw, tmp_path / "shards", tmp_path / "report", 4)
+    assert str(failed.value).endswith(REMAKE_HINT)
+    assert not (tmp_path / "report").exists()
 
 
 @pytest.mark.parametrize("replaced", ["raw", "shards"])
