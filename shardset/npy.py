@@ -1,6 +1,7 @@
 """The layout of the .npy files: little-endian, C order, format 1.0, the same bytes on every machine."""
 
 import io
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ def little_endian(dtype: str) -> np.dtype[Any]:
     return np.dtype(dtype).newbyteorder("<")
 
 
+@cache  # numpy takes as long as reading a small shard
 def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
     """Return the bytes that precede the array in an .npy file."""
     header = io.BytesIO()

@@ -49,11 +49,15 @@ class ShardReader:
 
     def images(self, shard: Shard) -> Array:
         """Memory-map a shard's images, read-only (N, C, H, W) of the set's dtype."""
-        return self._map(shard.images, self.dtype, (shard.samples, *self.image_shape))
+        shape = shard.samples, *self.image_shape
+        with self._open_array(shard.images, self.dtype, shape) as stream:
+            # As a plain array: numpy spends as long on wrapping small results in a memmap as on computing them.
+            return np.asarray(np.memmap(stream, little_endian(self.dtype), "r", stream.tell(), shape))
 
     def labels(self, shard: Shard) -> Labels:
-        """Memory-map a shard's labels, read-only (N,) int64."""
-        return self._map(shard.labels, "int64", (shard.samples,))
+        """Read a shard's labels, read-only (N,) int64."""
+        with self._open_array(shard.labels, "int64", (shard.samples,)) as stream:
+            return np.frombuffer(stream.read(), little_endian("int64"))
 
     def verified_image_blocks(self, shard: Shard) -> Iterator[Array]:
         """Yield a shard's images in blocks, (n, C, H, W). A block is overwritten when the next one is requested.
@@ -70,11 +74,6 @@ class ShardReader:
         """Compare every byte of a file with the manifest."""
         with self._open(file) as stream:
             self._check_hash(file, hashlib.file_digest(stream, "sha256").hexdigest())
-
-    def _map(self, file: SetFile, dtype: str, shape: tuple[int, ...]) -> Array:
-        with self._open_array(file, dtype, shape) as stream:
-            # As a plain array: numpy spends as long on wrapping small results in a memmap as on computing them.
-            return np.asarray(np.memmap(stream, little_endian(dtype), "r", stream.tell(), shape))
 
     def _verified_blocks(self, file: SetFile, dtype: str, shape: tuple[int, ...], size: int) -> Iterator[Array]:
         # Read into one buffer rather than mapped, because mapped pages count as memory, one shard per thread. Each

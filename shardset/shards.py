@@ -79,8 +79,7 @@ class ShardSet:
 
     def labels(self, split: Split) -> Labels:
         """Read a split's labels, (N,) int64. Raises CorruptDataError."""
-        # Copied one by one, because mapped files stay open.
-        return np.concatenate([np.array(self.reader.labels(shard)) for shard in self.shards(split)])
+        return np.concatenate([self.reader.labels(shard) for shard in self.shards(split)])
 
     def take(self, split: Split, indices: Array) -> Array:
         """Read some images of a split in the order of `indices`, (len(indices), C, H, W) of the manifest's dtype."""

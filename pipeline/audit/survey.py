@@ -5,9 +5,9 @@ One pass over each raw shard also verifies its bytes and hashes its images.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from pipeline.numerics.sums import PIXEL_MAX, Integers, combine_images, sqrt_of_
 from pipeline.runtime.tasks import map_tasks
 from shardset.content import Digests, hash_images
 from shardset.manifest import Shard, Split
-from shardset.shards import Array, Labels, ShardSet
+from shardset.shards import Array, ShardSet
 from shardset.statistics import Statistics
 
 NUM_BINS = 50  # of brightness, in [0, 1], and of contrast, in [0, 0.5]
@@ -95,16 +95,37 @@ class Survey:
         }
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What is known about some consecutive images of a split."""
+class _Sums:
+    """What is known about the images of a split. One object for all threads, so that memory doesn't grow with shards.
 
-    pixel_counts: Integers  # (C, 256)
-    class_sums: Integers  # (classes, C, H, W)
-    image_stds: NDArray[np.float64]  # (n, C), of normalized values
-    sums: Integers  # (n, C), over the pixels of an image
-    squares: Integers  # (n, C), over the squared pixels of an image
-    digests: Digests  # (n, 32)
+    Integers are added in any order, and each image has its own rows, so the order of the calls doesn't matter.
+    """
+
+    def __init__(self, raw: ShardSet, split: Split) -> None:
+        num_images, num_channels = raw.manifest.splits[split].samples, raw.manifest.image_shape[0]
+        self.labels = raw.labels(split)
+        self.pixel_counts = np.zeros((num_channels, PIXEL_MAX + 1), np.int64)
+        self.class_sums = np.zeros((len(raw.manifest.classes), *raw.manifest.image_shape), np.int64)
+        self.image_stds = np.empty((num_images, num_channels))  # of normalized values
+        self.sums = np.empty((num_images, num_channels), np.int64)  # over the pixels of an image
+        self.squares = np.empty((num_images, num_channels), np.int64)  # over the squared pixels of an image
+        self.digests = np.empty((num_images, 32), np.uint8)
+        self._lock = Lock()
+
+    def add(self, start: int, pixels: Array, table: Array) -> None:
+        """Add consecutive images, (n, C, H, W) uint8; `start` is the index of the first."""
+        rows = slice(start, start + len(pixels))
+        flat = pixels.reshape(*pixels.shape[:2], -1)
+        self.image_stds[rows] = _image_stds(normalize_by_table(pixels, table).reshape(flat.shape))
+        self.sums[rows], self.squares[rows] = sum_images(flat)
+        self.digests[rows] = hash_images(pixels)
+        counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in flat.transpose(1, 0, 2)])
+        labels = self.labels[rows]
+        class_sums = {label: pixels[labels == label].sum(axis=0, dtype=np.int64) for label in set(labels.tolist())}
+        with self._lock:
+            self.pixel_counts += counts
+            for label, of_class in class_sums.items():
+                self.class_sums[label] += of_class
 
 
 def survey_splits(raw: ShardSet, table: Array) -> dict[Split, Survey]:
@@ -112,24 +133,16 @@ def survey_splits(raw: ShardSet, table: Array) -> dict[Split, Survey]:
 
     Raises CorruptDataError if an image differs from the manifest.
     """
-    labels = {split: raw.labels(split) for split in raw.manifest.splits}
+    sums = {split: _Sums(raw, split) for split in raw.manifest.splits}
 
-    def survey_shard(task: tuple[Split, Shard, int, int]) -> _Part:
-        split, shard, start, _ = task
-        parts: list[_Part] = []
+    def survey_shard(task: tuple[Split, Shard, int]) -> None:
+        split, shard, start = task
         for pixels in raw.verified_image_blocks(shard):
-            block_labels = labels[split][start : start + len(pixels)]
-            # Merged at once, so that memory doesn't grow with the number of blocks times that of classes.
-            parts = [_merge([*parts, _survey_images(pixels, table, block_labels, len(raw.manifest.classes))])]
+            sums[split].add(start, pixels, table)
             start += len(pixels)
-        return parts[0]
 
-    tasks = [(split, *of_shard) for split in labels for of_shard in raw.ranges(split)]
-    parts = list(zip(tasks, map_tasks(survey_shard, tasks), strict=True))
-    return {
-        split: _finish(raw, split, labels[split], table, _merge([part for task, part in parts if task[0] == split]))
-        for split in labels
-    }
+    map_tasks(survey_shard, [(split, shard, start) for split in sums for shard, start, _ in raw.ranges(split)])
+    return {split: _finish(raw, split, table, of_split) for split, of_split in sums.items()}
 
 
 def normalize_by_table(pixels: Array, table: Array) -> Array:
@@ -138,57 +151,30 @@ def normalize_by_table(pixels: Array, table: Array) -> Array:
     return normalized
 
 
-def _survey_images(pixels: Array, table: Array, labels: Labels, num_classes: int) -> _Part:
-    class_sums = np.zeros((num_classes, *pixels.shape[1:]), np.int64)
-    for label in np.unique(labels):
-        class_sums[label] = pixels[labels == label].sum(axis=0, dtype=np.int64)
-    flat = pixels.reshape(*pixels.shape[:2], -1)
-    sums, squares = sum_images(flat)
-    return _Part(
-        pixel_counts=np.stack([np.bincount(channel.ravel(), minlength=256) for channel in flat.transpose(1, 0, 2)]),
-        class_sums=class_sums,
-        image_stds=_image_stds(normalize_by_table(pixels, table).reshape(flat.shape)),
-        sums=sums,
-        squares=squares,
-        digests=hash_images(pixels),
-    )
-
-
-def _merge(parts: Sequence[_Part]) -> _Part:
-    return _Part(
-        pixel_counts=sum(part.pixel_counts for part in parts),  # type: ignore[arg-type]  # not 0: there is a part
-        class_sums=sum(part.class_sums for part in parts),  # type: ignore[arg-type]
-        image_stds=np.concatenate([part.image_stds for part in parts]),
-        sums=np.concatenate([part.sums for part in parts]),
-        squares=np.concatenate([part.squares for part in parts]),
-        digests=np.concatenate([part.digests for part in parts]),
-    )
-
-
-def _finish(raw: ShardSet, split: Split, labels: Labels, table: Array, part: _Part) -> Survey:
+def _finish(raw: ShardSet, split: Split, table: Array, of_split: _Sums) -> Survey:
     manifest = raw.manifest
     num_values = math.prod(manifest.image_shape)
-    occurs = part.pixel_counts > 0
+    occurs = of_split.pixel_counts > 0
     low, high = occurs.argmax(axis=1), PIXEL_MAX - occurs[:, ::-1].argmax(axis=1)
-    channels = combine_images(part.sums, part.squares, low, high, math.prod(manifest.image_shape[1:]))
-    sums, squares = part.sums.sum(axis=1), part.squares.sum(axis=1)
+    channels = combine_images(of_split.sums, of_split.squares, low, high, math.prod(manifest.image_shape[1:]))
+    sums, squares = of_split.sums.sum(axis=1), of_split.squares.sum(axis=1)
     brightness = sums / (num_values * PIXEL_MAX)
     # In Python's integers: those of 64 bits overflow for images of more than 2.3e7 values.
     radicands = num_values * squares.astype(object) - sums.astype(object) ** 2
     contrast = np.sqrt(radicands.astype(np.float64)) / (num_values * PIXEL_MAX)
-    class_counts = np.bincount(labels, minlength=len(manifest.classes)).tolist()
+    class_counts = np.bincount(of_split.labels, minlength=len(manifest.classes)).tolist()
     figures = SplitFigures(
-        samples=len(labels),
+        samples=len(of_split.labels),
         classes=dict(zip(manifest.classes, class_counts, strict=True)),
         brightness=_spread(brightness),
         contrast=_spread(contrast),
         before=_figures_before(statistics_of(channels, manifest, split)),
         after={
-            channel: _figures_after(part.pixel_counts[index], table[index], part.image_stds[:, index])
+            channel: _figures_after(of_split.pixel_counts[index], table[index], of_split.image_stds[:, index])
             for index, channel in enumerate(manifest.channels)
         },
     )
-    return Survey(figures, part.pixel_counts, part.class_sums, brightness, contrast, part.digests)
+    return Survey(figures, of_split.pixel_counts, of_split.class_sums, brightness, contrast, of_split.digests)
 
 
 def _spread(values: NDArray[np.float64]) -> Spread:

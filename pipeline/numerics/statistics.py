@@ -1,21 +1,19 @@
 """The channel statistics of a split, from exact sums."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from pipeline.numerics.sums import PIXEL_MAX, ChannelSums, merge_sums, sum_channels
 from pipeline.runtime.tasks import map_tasks
 from shardset.manifest import Manifest, Shard, Split
+from shardset.reader import ShardReader
 from shardset.shards import ShardSet
 from shardset.statistics import Statistics
 
 
 def compute_statistics(raw: ShardSet, split: Split, scheduler: str | None = None) -> Statistics:
     """Compute a split's statistics from uint8 shards. Raises CorruptDataError if a byte differs from the manifest."""
-
-    def sum_shard(shard: Shard) -> list[ChannelSums]:
-        return sum_channels(raw.verified_image_blocks(shard))
-
-    by_shard = map_tasks(sum_shard, raw.shards(split), scheduler)
+    by_shard = map_tasks(partial(_sum_shard, raw.reader), raw.shards(split), scheduler)
     return statistics_of(merge_channels(by_shard), raw.manifest, split)
 
 
@@ -38,3 +36,7 @@ def statistics_of(channels: Sequence[ChannelSums], manifest: Manifest, split: Sp
         min={name: sums.min / PIXEL_MAX for name, sums in by_name.items()},
         max={name: sums.max / PIXEL_MAX for name, sums in by_name.items()},
     )
+
+
+def _sum_shard(reader: ShardReader, shard: Shard) -> list[ChannelSums]:
+    return sum_channels(reader.verified_image_blocks(shard))

@@ -1,16 +1,22 @@
 """Files and folders that appear under their final name only when they are complete."""
 
+import errno
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.runtime.locks import exclusive_lock, temp_sibling
 from pipeline.runtime.signals import deferred_signals
+from shardset.errors import describe_os_error, named_os_errors
 from shardset.models import render_json
+
+# Of fsync, where a file system can't flush folders.
+NO_FLUSH_ERRORS = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -35,7 +41,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_synced(path: Path, text: str) -> None:
     """Write UTF-8 text with LF line endings into a folder that no one else reads yet."""
-    with path.open("w", encoding="utf-8", newline="\n") as file:
+    with named_os_errors(path), path.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -52,7 +58,8 @@ def replace_dir(target_dir: Path) -> Iterator[Path]:
 
     Files in `target_dir` may be hard links into DVC's cache, so they are unlinked and never written into. If the block
     raises, `target_dir` stays as it was. The next call cleans up after a killed process. Raises PipelineError if the
-    disk is full or not writable, or if another process is writing `target_dir`.
+    disk is full or not writable, or if another process is writing `target_dir`. An OSError about any other file, such
+    as one that the block reads, is raised as it is.
     """
     target_dir = target_dir.resolve()  # it may be a link to another disk
     new_dir, old_dir = temp_sibling(target_dir, "new"), temp_sibling(target_dir, "old")
@@ -73,9 +80,11 @@ def replace_dir(target_dir: Path) -> Iterator[Path]:
                 with deferred_signals():
                     _clean_up(target_dir)
     except OSError as error:
-        if str(error.filename or new_dir).startswith(str(target_dir.with_name(f".{target_dir.name}."))):
-            raise PipelineError(f"{target_dir}: can't be written: {error.strerror}") from error
-        raise
+        path = Path(str(error.filename))
+        temp_paths = {temp_sibling(target_dir, role) for role in ("new", "old", "lock")}
+        if temp_paths.isdisjoint((path, *path.parents)):
+            raise
+        raise PipelineError(f"{target_dir}: can't be written: {describe_os_error(error)}") from error
 
 
 def hash_file(path: Path) -> str:
@@ -100,10 +109,15 @@ def _clean_up(target_dir: Path) -> None:
 
 
 def _sync_dir(path: Path) -> None:
-    """Make the names in a folder survive a power failure, where the system allows it: Windows can't open folders."""
-    with suppress(OSError):
+    """Make the names in a folder survive a power failure, where the system allows it."""
+    if sys.platform == "win32":  # it can't open folders
+        return
+    with named_os_errors(path):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in NO_FLUSH_ERRORS:
+                raise
         finally:
             os.close(descriptor)

@@ -1,16 +1,24 @@
 """Independent tasks on threads of this process or on a Dask cluster, with the same results bit for bit."""
 
+import hashlib
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from pkgutil import resolve_name
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from threading import Event
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.errors import PipelineError
 from pipeline.runtime.signals import deferred_signals
 from shardset.errors import InputError
+from shardset.threads import usable_cpus
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 FIRST_WORKER_TIMEOUT = 30  # seconds for a cluster to have its first worker
 
@@ -22,9 +30,12 @@ def map_tasks(function: Callable[[T], R], items: Iterable[T], scheduler: str | N
     """Apply `function` to each item and return the results in the items' order. Stops at the first error.
 
     `scheduler` is the address of a Dask scheduler, "tcp://host:port", whose workers see the same files under the same
-    paths. Without one, tasks run on threads of this process: numpy and hashlib release the GIL on blocks of the size
-    used here. There is one more thread than cores, because a thread may wait for the disk. The environment variable
-    PIPELINE_THREADS overrides the number.
+    paths and have the same version of this package. Each item travels with its `function`, so both should be small. A
+    task may run more than once, even at the same time on two workers.
+
+    Without a scheduler, tasks run on threads of this process: numpy and hashlib release the GIL on blocks of the size
+    used here. There is one more thread than usable CPUs, because a thread may wait for the disk. The environment
+    variable PIPELINE_THREADS overrides the number.
 
     Raises InputError for an unusable scheduler or number of threads, and PipelineError for lost workers.
     """
@@ -60,7 +71,7 @@ def _map_on_threads(function: Callable[[T], R], items: list[T], num_threads: int
 
 
 def _num_threads() -> int:
-    setting = os.environ.get("PIPELINE_THREADS") or str((os.cpu_count() or 1) + 1)
+    setting = os.environ.get("PIPELINE_THREADS") or str(usable_cpus() + 1)
     if not re.fullmatch("[1-9][0-9]{0,3}", setting):
         raise InputError(f"PIPELINE_THREADS: should be a whole number from 1 to 9999, got {setting!r}")
     return int(setting)
@@ -78,13 +89,37 @@ def _map_on_cluster(function: Callable[[T], R], items: list[T], scheduler: str) 
     with client:
         try:
             client.wait_for_workers(1, timeout=FIRST_WORKER_TIMEOUT)
-            client.run(resolve_name, f"{__name__}:FIRST_WORKER_TIMEOUT")
         except TimeoutError:
             raise InputError(f"scheduler {scheduler}: no worker joined within {FIRST_WORKER_TIMEOUT} s") from None
-        except ImportError as error:
-            raise InputError(f"scheduler {scheduler}: its workers don't have this package: {error}") from None
+        _check_workers(client, scheduler)
         try:
             results: list[R] = client.gather(client.map(function, items, pure=False))
         except (KilledWorker, CancelledError) as error:
             raise PipelineError(f"scheduler {scheduler}: workers were lost during a task: {error}") from None
+        _check_workers(client, scheduler)  # some may have joined since
         return results
+
+
+def _check_workers(client: "Client", scheduler: str) -> None:
+    for worker, found in client.run(installed_version, on_error="return").items():
+        lost = isinstance(found, OSError)
+        if not lost and found != installed_version():
+            raise InputError(
+                f"scheduler {scheduler}: worker {worker}: expected {installed_version()}, got {found}. "
+                "Install the same version on all workers and restart them."
+            )
+
+
+@cache  # what a worker has imported stays as it was when the worker was asked first
+def installed_version() -> str:
+    """Describe the version of this package, its source code and Python."""
+    try:
+        number = version("cifar-pipeline")
+    except PackageNotFoundError:  # run from a folder
+        number = "not installed"
+    folder = Path(__file__).parents[2]
+    code = hashlib.sha256()
+    for path in sorted([*folder.glob("pipeline/**/*.py"), *folder.glob("shardset/**/*.py")]):
+        code.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    python = ".".join(map(str, sys.version_info[:2]))
+    return f"cifar-pipeline {number} (code {code.hexdigest()[:8]}) on Python {python}"

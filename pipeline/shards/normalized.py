@@ -9,7 +9,8 @@ import numpy as np
 from pipeline.shards.writer import write_shards
 from shardset.manifest import Dtype, Normalization, SetFile, Shard, Split, SplitShards
 from shardset.normalization import normalize_pixels
-from shardset.shards import Array, ShardSet, split_range
+from shardset.reader import Array, ShardReader, split_range
+from shardset.shards import ShardSet
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,12 @@ def plan_pieces(raw: ShardSet, split: Split, start: int, stop: int) -> list[Piec
     """List the pieces of raw shards that make up samples [start, stop) of a split, in order."""
     return [
         Piece(shard, max(start, first) - first, min(stop, last) - first)
-        for shard, first, last in raw.ranges(split)
-        if first < stop and start < last
+        for shard, first, last in raw.ranges_with(split, start, stop)
     ]
 
 
 def files_verified_on_read(raw: ShardSet, samples_per_shard: int) -> set[SetFile]:
-    """Return the image files of raw shards that `read_normalized` reads entirely, and so verifies."""
+    """Return the image files of raw shards that `NormalizedBlocks` reads entirely, and so verifies."""
     return {
         piece.shard.images
         for split, of_split in raw.manifest.splits.items()
@@ -56,8 +56,8 @@ def write_normalized_shards(
 ) -> dict[Split, SplitShards]:
     """Write every split of `raw`, normalized, and return the entries for the manifest; see `write_shards`."""
 
-    def image_blocks(split: Split, start: int, stop: int) -> Iterator[Array]:
-        return read_normalized(raw, plan_pieces(raw, split, start, stop), normalization, dtype)
+    def image_blocks(split: Split, start: int, stop: int) -> Iterable[Array]:
+        return NormalizedBlocks(raw.reader, plan_pieces(raw, split, start, stop), normalization, dtype)
 
     return write_shards(
         shards_dir,
@@ -70,26 +70,32 @@ def write_normalized_shards(
     )
 
 
-def read_pixels(raw: ShardSet, pieces: Iterable[Piece]) -> Iterator[Array]:
+@dataclass(frozen=True)
+class NormalizedBlocks:
+    """Pieces of raw shards in blocks, (n, C, H, W) of `dtype`: normalized, or with uint8 the pixels themselves."""
+
+    reader: ShardReader
+    pieces: list[Piece]
+    normalization: Normalization
+    dtype: Dtype
+
+    def __iter__(self) -> Iterator[Array]:
+        blocks = read_pixels(self.reader, self.pieces)
+        if self.dtype == "uint8":
+            yield from blocks
+            return
+        # One buffer per shard, reused for each block: allocating fresh memory would cost more than the arithmetic.
+        buffer = np.empty((self.reader.block_samples, *self.reader.image_shape), np.float32)
+        for pixels in blocks:
+            yield normalize_pixels(pixels, self.normalization, buffer[: len(pixels)]).astype(self.dtype, copy=False)
+
+
+def read_pixels(reader: ShardReader, pieces: Iterable[Piece]) -> Iterator[Array]:
     """Yield the pixels of pieces in blocks, (n, C, H, W) uint8. Pieces that are entire shards are verified."""
     for piece in pieces:
         if piece.is_complete:
-            yield from raw.verified_image_blocks(piece.shard)
+            yield from reader.verified_image_blocks(piece.shard)
         else:
-            images = raw.images(piece.shard)
-            for start, stop in split_range(piece.start, piece.stop, raw.block_samples):
+            images = reader.images(piece.shard)
+            for start, stop in split_range(piece.start, piece.stop, reader.block_samples):
                 yield images[start:stop]
-
-
-def read_normalized(
-    raw: ShardSet, pieces: Iterable[Piece], normalization: Normalization, dtype: Dtype
-) -> Iterator[Array]:
-    """Yield pieces in blocks, (n, C, H, W) of `dtype`: normalized values, or with uint8 the pixels themselves."""
-    blocks = read_pixels(raw, pieces)
-    if dtype == "uint8":
-        yield from blocks
-        return
-    # One buffer per shard, reused for each block: allocating fresh memory would cost more than the arithmetic.
-    buffer = np.empty((raw.block_samples, *raw.manifest.image_shape), np.float32)
-    for pixels in blocks:
-        yield normalize_pixels(pixels, normalization, buffer[: len(pixels)]).astype(dtype, copy=False)

@@ -4,13 +4,16 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.runtime.files import replace_dir, write_synced
+from pipeline.runtime.locks import temp_sibling
 from pipeline.runtime.tasks import map_tasks
 from shardset.content import hash_content, hash_images
+from shardset.errors import named_os_errors
 from shardset.manifest import (
     MANIFEST_NAME,
     Dtype,
@@ -27,7 +30,8 @@ from shardset.shards import Array, Labels, split_range
 RAW_SAMPLES_PER_SHARD = 10_000
 HASHED_SAMPLES = 2_000  # in a task
 
-# Called once per shard with its split and range [start, stop) of samples; yields their images, (n, C, H, W).
+# Called once per shard with its split and range [start, stop) of samples. Returns their images in blocks, (n, C, H, W),
+# which are made where the shard is written: on a thread, or on a worker, to which the iterable is sent pickled.
 ImageBlocks = Callable[[Split, int, int], Iterable[Array]]
 
 
@@ -47,6 +51,18 @@ def plan_shards(split: Split, num_samples: int, samples_per_shard: int) -> list[
     return [ShardTask(split, *samples, f"{i:05d}-of-{len(ranges):05d}.npy") for i, samples in enumerate(ranges)]
 
 
+@dataclass(frozen=True)
+class ShardJob:
+    """All that writing one shard needs, and no more, because it may be sent to a worker."""
+
+    shards_dir: Path
+    task: ShardTask
+    dtype: Dtype
+    image_shape: tuple[int, int, int]
+    labels: Labels  # of this shard alone
+    blocks: Iterable[Array]
+
+
 def write_shards(
     shards_dir: Path,
     labels: Mapping[Split, Labels],
@@ -59,30 +75,41 @@ def write_shards(
 ) -> dict[Split, SplitShards]:
     """Write all shards of all splits and return their entries for the manifest, which the caller writes.
 
-    `image_blocks` is called on threads or on a cluster, see `map_tasks`.
+    `scheduler` as in `map_tasks`.
     """
-
-    def write_shard(task: ShardTask) -> Shard:
-        shape = task.stop - task.start, *image_shape
-        blocks = image_blocks(task.split, task.start, task.stop)
-        of_labels = labels[task.split][task.start : task.stop]
-        return Shard(
-            samples=shape[0],
-            images=_write_npy(shards_dir, f"{task.split}/images-{task.name}", dtype, shape, blocks),
-            labels=_write_npy(shards_dir, f"{task.split}/labels-{task.name}", "int64", shape[:1], [of_labels]),
-        )
-
-    tasks: list[ShardTask] = []
-    for split, of_split in labels.items():
+    for split in labels:
         (shards_dir / split).mkdir()
-        tasks += plan_shards(split, len(of_split), samples_per_shard)
-    written = list(zip(tasks, map_tasks(write_shard, tasks, scheduler), strict=True))
-    return {
-        split: SplitShards(
-            samples=len(labels[split]), shards=tuple(shard for task, shard in written if task.split == split)
-        )
-        for split in labels
+    jobs = {
+        split: [
+            ShardJob(
+                shards_dir,
+                task,
+                dtype,
+                image_shape,
+                of_split[task.start : task.stop],
+                image_blocks(split, task.start, task.stop),
+            )
+            for task in plan_shards(split, len(of_split), samples_per_shard)
+        ]
+        for split, of_split in labels.items()
     }
+    shards = iter(map_tasks(write_shard, chain.from_iterable(jobs.values()), scheduler))
+    for unfinished in shards_dir.glob("*/.*.tmp"):  # left by workers that were killed
+        unfinished.unlink(missing_ok=True)
+    return {
+        split: SplitShards(samples=len(labels[split]), shards=tuple(islice(shards, len(of_split))))
+        for split, of_split in jobs.items()
+    }
+
+
+def write_shard(job: ShardJob) -> Shard:
+    """Write the files of one shard and return its entry for the manifest. Running it again changes nothing."""
+    task, shape = job.task, (len(job.labels), *job.image_shape)
+    return Shard(
+        samples=len(job.labels),
+        images=_write_npy(job.shards_dir, f"{task.split}/images-{task.name}", job.dtype, shape, job.blocks),
+        labels=_write_npy(job.shards_dir, f"{task.split}/labels-{task.name}", "int64", shape[:1], [job.labels]),
+    )
 
 
 def write_raw_set(
@@ -142,11 +169,13 @@ def save_manifest(manifest: Manifest, set_dir: Path) -> None:
     write_synced(set_dir / MANIFEST_NAME, render_manifest(manifest))
 
 
-def _write_npy(set_dir: Path, path: str, dtype: str, shape: tuple[int, ...], blocks: Iterable[Array]) -> SetFile:
+def _write_npy(set_dir: Path, name: str, dtype: str, shape: tuple[int, ...], blocks: Iterable[Array]) -> SetFile:
     header = npy_header(dtype, shape)
     sha256 = hashlib.sha256(header)
     num_bytes = len(header)
-    with (set_dir / path).open("wb") as file:
+    # A temporary name of its own, because a cluster may run two copies of a task at the same time.
+    temp_path = temp_sibling(set_dir / name, os.urandom(8).hex())
+    with named_os_errors(temp_path), temp_path.open("wb") as file:
         file.write(header)
         for block in blocks:
             data = np.ascontiguousarray(block, little_endian(dtype))
@@ -155,4 +184,5 @@ def _write_npy(set_dir: Path, path: str, dtype: str, shape: tuple[int, ...], blo
             num_bytes += data.nbytes
         file.flush()
         os.fsync(file.fileno())
-    return SetFile(path=path, bytes=num_bytes, sha256=sha256.hexdigest())
+    temp_path.replace(set_dir / name)
+    return SetFile(path=name, bytes=num_bytes, sha256=sha256.hexdigest())

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.sources.registry import Batches
-from shardset.errors import CorruptDataError, InputError
+from shardset.errors import CorruptDataError, InputError, named_os_errors
 from shardset.manifest import Split
 from shardset.shards import Array, Labels
 
@@ -32,9 +32,12 @@ def read_folder(folder: Path, files: Batches) -> dict[str, bytes]:
         folder /= files.folder
     contents = {}
     for name in files.md5_by_name:
-        if not (folder / name).is_file():
-            raise InputError(f"{folder / name}: missing: the source should hold {files.folder}/ with all its files")
-        contents[name] = (folder / name).read_bytes()
+        path = folder / name
+        try:
+            with named_os_errors(path):
+                contents[name] = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise InputError(f"{path}: missing: the source should hold {files.folder}/ with all its files") from None
     return contents
 
 
@@ -42,7 +45,8 @@ def read_archive(path: Path, files: Batches) -> dict[str, bytes]:
     """Read the dataset's files from its archive into memory. Nothing is unpacked on disk. Raises CorruptDataError."""
     contents = {}
     try:
-        with tarfile.open(path, "r:gz") as tar:
+        # tarfile's own mode "r:gz" tells every OSError that it gets while reading as "not a gzip file".
+        with named_os_errors(path), gzip.open(path) as archive, tarfile.open(fileobj=archive, mode="r:") as tar:
             for member in tar:
                 folder, _, name = member.name.rpartition("/")
                 if folder == files.folder and name in files.md5_by_name and (stream := tar.extractfile(member)):

@@ -41,9 +41,11 @@ def _find_archive(archive: Archive, archives_dir: Path, source: str | None, prog
         return fetch_archive(archive, [source] if source else archive.urls, archives_dir, progress)
     if path.is_dir():
         return path
-    if not path.exists():
-        raise InputError(f"source {source}: no such file or folder")
-    if difference := find_difference(path, archive):
+    try:
+        difference = find_difference(path, archive)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"source {source}: no such file or folder") from None
+    if difference:
         raise InputError(f"source {source}: {difference}: it is not the published {archive.file_name}")
     return path
 

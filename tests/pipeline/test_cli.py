@@ -189,7 +189,8 @@ def test_lack_of_file_handles_is_not_called_corrupt(tiny_workspace):
     )
     done = tiny_workspace.run("python", "-c", program)
     assert_fails(done, 1)
-    assert re.fullmatch("Error: (.*/data/raw/t.*npy|system): Too many open files\n", done.stderr), done.stderr
+    message = "Too many open files: the limit is 4; `ulimit -n NUMBER` raises it up to 4"
+    assert re.fullmatch(f"Error: .*/data/raw/t.*npy: {message}\n", done.stderr), done.stderr
 
 
 def test_verify_without_folder_is_a_usage_error(workspace):
@@ -269,3 +270,24 @@ def test_file_in_place_of_a_folder_is_named(tiny_workspace):
     assert_fails(tiny_workspace.pipeline("normalize"), 1, "data/shards: can't be written: Not a directory")
     assert (tiny_workspace.path / "data/shards").read_text() == "a file"
     assert not list((tiny_workspace.path / "data").glob(".*.tmp"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits are POSIX's")
+@pytest.mark.parametrize(
+    ("stage", "num_files", "path"),
+    [
+        ("stats", 1, "data/stats.json"),  # besides its lock
+        ("normalize", 2, "data/raw/train/images-00000-of-00001.npy"),  # besides the lock and the shard to be written
+    ],
+)
+def test_too_many_open_files_name_the_limit(stage, num_files, path, tiny_workspace):
+    assert tiny_workspace.pipeline("stats").returncode == 0
+    # Limited late, because Python needs more files to start.
+    program = (
+        "import os, resource, pipeline.cli, pipeline.params, pipeline.stages.stats, pipeline.stages.normalize\n"
+        "limits = resource.getrlimit(resource.RLIMIT_NOFILE)\nfirst = os.dup(0)\nos.close(first)\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, (first + {num_files}, limits[1]))\npipeline.cli.main()"
+    )
+    done = tiny_workspace.run("python", "-c", program, stage, PIPELINE_THREADS="1")
+    assert_fails(done, 1, f"{path}: Too many open files: the limit is ", "; `ulimit -n NUMBER` raises it up to ")
+    assert done.stderr.count("\n") == 1

@@ -1,4 +1,5 @@
 import shutil
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -146,6 +147,20 @@ def test_survey_does_not_depend_on_threads(synthetic_raw, monkeypatch):
         pixels, labels = read_images(raw, split), raw.labels(split)
         assert np.array_equal(one.digests, hash_images(pixels))  # across the bounds of blocks and shards
         assert np.array_equal(one.class_sums[3], pixels[labels == 3].sum(axis=0, dtype=np.int64))
+
+
+def test_memory_does_not_grow_with_shards_times_classes(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.shards.writer.RAW_SAMPLES_PER_SHARD", 1)
+    raw = write_raw_set(tmp_path / "raw", make_images(40, (1, 64, 64)), num_classes=200)
+    assert len(raw.shards("train")) == 40
+    table = np.arange(256, dtype=np.float32).reshape(1, 256)
+    tracemalloc.start()
+    try:
+        survey_splits(raw, table)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 * 200 * 64 * 64 * 8  # the sums of the classes, five times
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 28, 28), (4, 5, 9)])

@@ -95,6 +95,20 @@ def test_megapixel_image_has_exact_figures(seed):
     assert channel.std_per_image == defined_std_per_image(array[:, 0])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [4100, 6001])  # a radicand of int64 overflows from 16.8 megapixels on
+def test_image_of_many_megapixels_has_an_exact_std(side):
+    num_pixels = side**2
+    image = np.zeros((1, 1, side, side), np.uint8)
+    image.ravel()[: num_pixels * 3 // 4] = 255
+    image.ravel()[-3:] = 7
+    total, squares = sum_by_counts(image)
+    assert num_pixels * squares > 2**63
+    (channel,) = sum_channels([image])
+    assert channel.std == float(decimal_sqrt(Fraction(num_pixels * squares - total**2, (num_pixels * 255) ** 2)))
+    assert channel.std_per_image == defined_std_per_image(image[:, 0])
+
+
 # The first counts from 400,000 on where float64 rounds the radicand, beyond 2^53, and so gets the root wrong.
 @pytest.mark.parametrize("num_ones", [400_005, 400_013, 400_019, 400_027])
 def test_root_beyond_float64_integers_is_rounded_once(num_ones):

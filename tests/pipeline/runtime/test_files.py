@@ -1,7 +1,10 @@
+import errno
+import os
 import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +71,30 @@ def test_failed_block_keeps_the_previous_folder(tmp_path):
         raise ZeroDivisionError
     assert names_in(tmp_path) == ["set"]
     assert names_in(tmp_path / "set") == ["good"]
+
+
+def test_file_that_cannot_be_made_is_named_by_its_folder(tmp_path):
+    message = f"^{tmp_path}/set: can't be written: No such file or directory$"
+    with pytest.raises(PipelineError, match=message), replace_dir(tmp_path / "set") as new_dir:
+        (new_dir / "absent/file").touch()
+
+
+@pytest.mark.parametrize("name", [".set.raw/images", "set/images", "other"])
+def test_error_of_another_file_stays_what_it_is(name, tmp_path):
+    with pytest.raises(FileNotFoundError) as raised, replace_dir(tmp_path / "set"):
+        (tmp_path / name).read_bytes()
+    assert raised.value.filename == str(tmp_path / name)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that can't be read")
+def test_failing_read_is_not_reported_as_failing_write(tmp_path):
+    file = os.open("/proc/self/mem", os.O_RDONLY)
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)) as raised, replace_dir(tmp_path / "set"):
+            os.read(file, 1)
+    finally:
+        os.close(file)
+    assert raised.value.errno == errno.EIO
 
 
 def test_link_to_folder_elsewhere_stays_a_link(tmp_path):

@@ -1,7 +1,11 @@
 import os
+import pickle
+import re
+import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -10,14 +14,14 @@ import pytest
 
 from pipeline.runtime import tasks
 from pipeline.runtime.tasks import map_tasks
-from pipeline.shards.writer import write_shards
+from pipeline.shards.writer import ShardJob, ShardTask, write_shard, write_shards
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.report import write_report
 from pipeline.stages.stats import write_stats
 from shardset.errors import CorruptDataError, InputError
 from shardset.shards import verify_shards
-from tests.helpers.shard_sets import make_params
-from tests.helpers.workspace import hash_files
+from tests.helpers.shard_sets import make_images, make_params, write_raw_set
+from tests.helpers.workspace import REPOSITORY, hash_files
 
 
 def run_all(raw_dir, path, scheduler=None):
@@ -67,6 +71,25 @@ def test_first_error_ends_the_tasks():
     assert len(done) < 10_000
 
 
+def test_task_carries_only_its_own_part_of_the_set(tmp_path, monkeypatch):
+    sizes: list[int] = []
+
+    def record(function, items, scheduler=None):
+        items = list(items)
+        sizes.extend(len(pickle.dumps((function, item))) for item in items)
+        return map_tasks(function, items, scheduler)
+
+    for module in ("numerics.statistics", "shards.writer"):
+        monkeypatch.setattr(f"pipeline.{module}.map_tasks", record)
+    monkeypatch.setattr("pipeline.shards.writer.RAW_SAMPLES_PER_SHARD", 10)
+    raw = write_raw_set(tmp_path / "raw", make_images(2000, (3, 4, 4)))
+    sizes.clear()  # the pixels of raw sets never leave this process
+    write_stats(raw.dir, tmp_path / "stats.json")
+    normalize_shards(raw.dir, tmp_path / "stats.json", tmp_path / "shards", make_params(samples_per_shard=10))
+    assert len(sizes) == 200 + 200
+    assert max(sizes) < 2000  # the labels of all samples alone have 16 kB, the manifest 80 kB
+
+
 @pytest.fixture(scope="module")
 def cluster():
     distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
@@ -89,11 +112,15 @@ def test_lost_worker_is_retried(tmp_path):
     images = np.arange(12, dtype=np.uint8).reshape(4, 3, 1, 1)
     killed = tmp_path / "killed"
 
+    class Blocks:
+        def __iter__(self):
+            yield images
+            if not killed.exists():
+                killed.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
     def blocks(split, start, stop):
-        yield images[start:stop]
-        if not killed.exists():
-            killed.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+        return Blocks()
 
     labels: Any = {split: np.arange(4) for split in ("train", "test")}
     write = partial(write_shards, dtype="uint8", image_shape=(3, 1, 1), samples_per_shard=4)
@@ -108,26 +135,67 @@ def test_lost_worker_is_retried(tmp_path):
     assert hash_files(tmp_path / "cluster") == hash_files(tmp_path / "here")
 
 
-@pytest.mark.slow
-def test_cluster_without_usable_workers_is_named(monkeypatch):
+@pytest.fixture
+def scheduler_alone():
+    """The address of a scheduler without workers."""
     distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
-    monkeypatch.setattr(tasks, "FIRST_WORKER_TIMEOUT", 0.5)
     with distributed.LocalCluster(n_workers=0, processes=True, dashboard_address=":0", host="127.0.0.1") as cluster:
-        address = cluster.scheduler_address
-        with pytest.raises(InputError, match=f"scheduler {address}: no worker joined within 0.5 s"):
-            map_tasks(str, [1], address)
-        code = (
-            "import runpy, sys; sys.modules['pipeline'] = None; "
-            "runpy.run_module('distributed.cli.dask_worker', run_name='__main__')"
-        )
-        worker = subprocess.Popen([sys.executable, "-c", code, address, "--no-nanny", "--no-dashboard"])
-        try:
-            monkeypatch.setattr(tasks, "FIRST_WORKER_TIMEOUT", 30)
-            with pytest.raises(InputError, match="its workers don't have this package"):
-                map_tasks(str, [1], address)
-        finally:
-            worker.kill()
-            worker.wait()
+        yield cluster.scheduler_address
+
+
+@contextmanager
+def start_worker(address, setup):
+    """Start a worker that runs `setup` before it imports anything else."""
+    code = f"import runpy, sys; {setup}; runpy.run_module('distributed.cli.dask_worker', run_name='__main__')"
+    worker = subprocess.Popen([sys.executable, "-c", code, address, "--no-nanny", "--no-dashboard"])
+    try:
+        yield
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+@pytest.mark.slow
+def test_cluster_without_workers_is_named(scheduler_alone, monkeypatch):
+    monkeypatch.setattr(tasks, "FIRST_WORKER_TIMEOUT", 0.5)
+    with pytest.raises(InputError, match=f"scheduler {scheduler_alone}: no worker joined within 0.5 s"):
+        map_tasks(str, [1], scheduler_alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "found"),
+    [
+        ("no package", "No module named 'pipeline"),
+        ("other code", r"cifar-pipeline \S+ \(code [0-9a-f]{8}\) on Python"),
+        ("older code", "has no attribute 'installed_version'|can't get attribute|Can't get attribute"),
+    ],
+)
+def test_worker_with_another_version_is_named(fault, found, scheduler_alone, tmp_path):
+    setup = "sys.modules['pipeline'] = None"
+    if fault != "no package":
+        for package in ("pipeline", "shardset"):
+            shutil.copytree(REPOSITORY / package, tmp_path / package)
+        path = tmp_path / "pipeline/runtime/tasks.py"
+        text = path.read_text()
+        path.write_text(f"{text}# changed" if fault == "other code" else text.replace("def installed", "def other"))
+        setup = f"sys.path.insert(0, {str(tmp_path)!r})"
+    with start_worker(scheduler_alone, setup), pytest.raises(InputError) as raised:
+        map_tasks(str, [1], scheduler_alone)
+    here = re.escape(tasks.installed_version())
+    expected = rf"scheduler {scheduler_alone}: worker tcp://\S+: expected {here}, got .*({found}).*\. Install the same "
+    assert re.match(expected, str(raised.value))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.slow
+def test_copies_of_a_task_on_two_workers_agree(cluster, tmp_path):
+    (tmp_path / "train").mkdir()
+    task = ShardTask("train", 0, 500, "00000-of-00001.npy")
+    job = ShardJob(tmp_path, task, "uint8", (3, 32, 32), np.arange(500), [make_images(500)])
+    shards = map_tasks(write_shard, [job] * 8, cluster)
+    assert shards == [shards[0]] * 8
+    assert hash_files(tmp_path) == {file.path: file.sha256 for file in (shards[0].images, shards[0].labels)}
 
 
 @pytest.mark.slow

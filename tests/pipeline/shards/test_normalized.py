@@ -1,4 +1,5 @@
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.shards.normalized import Piece, plan_pieces, read_normalized, read_pixels
+from pipeline.shards.normalized import NormalizedBlocks, Piece, files_verified_on_read, plan_pieces, read_pixels
 from pipeline.shards.writer import plan_shards, write_shards
 from shardset.errors import CorruptDataError
 from shardset.manifest import Normalization, SetFile, Shard, SplitShards
@@ -92,10 +93,22 @@ def test_plan_pieces(start, stop, expected, small_shards):
     assert plan_pieces(small_shards, "train", start, stop) == [Piece(shards[i], *samples) for i, *samples in expected]
 
 
+def test_time_to_plan_is_linear_in_the_number_of_shards():
+    def cpu_time(num_shards):
+        raw = make_raw([1] * num_shards)
+        start = time.process_time()
+        files_verified_on_read(raw, 1)
+        return time.process_time() - start
+
+    cpu_time(10)
+    assert cpu_time(8000) < 16 * 3 * cpu_time(500)  # 16 times the shards; a quadratic plan takes 256 times as long
+
+
 @given(st.integers(0, 20), st.integers(0, 20))
 def test_pixels_read_are_those_of_the_range(small_shards, first, second):
     start, stop = sorted((first, second))
-    blocks = [block.copy() for block in read_pixels(small_shards, plan_pieces(small_shards, "train", start, stop))]
+    pieces = plan_pieces(small_shards, "train", start, stop)
+    blocks = [block.copy() for block in read_pixels(small_shards.reader, pieces)]
     expected = read_images(small_shards, "train")[start:stop]
     assert sum(map(len, blocks)) == stop - start
     assert not blocks or np.array_equal(np.concatenate(blocks), expected)
@@ -104,7 +117,7 @@ def test_pixels_read_are_those_of_the_range(small_shards, first, second):
 @pytest.mark.parametrize(("start", "stop"), [(0, 12_000), (0, 10_000), (9_900, 10_300), (37, 11_999)])
 def test_long_ranges_are_read_in_blocks(start, stop, synthetic_raw):
     raw = open_shards(synthetic_raw)
-    blocks = [block.copy() for block in read_pixels(raw, plan_pieces(raw, "train", start, stop))]
+    blocks = [block.copy() for block in read_pixels(raw.reader, plan_pieces(raw, "train", start, stop))]
     assert max(map(len, blocks)) <= raw.block_samples
     assert np.array_equal(np.concatenate(blocks), read_images(raw, "train")[start:stop])
 
@@ -113,7 +126,7 @@ def test_long_ranges_are_read_in_blocks(start, stop, synthetic_raw):
 def test_normalized_blocks_are_the_values_of_the_table(dtype, synthetic_raw):
     raw = open_shards(synthetic_raw)
     pieces = plan_pieces(raw, "test", 100, 700)
-    blocks = [block.copy() for block in read_normalized(raw, pieces, NORMALIZATION, dtype)]
+    blocks = [block.copy() for block in NormalizedBlocks(raw.reader, pieces, NORMALIZATION, dtype)]
     assert {block.dtype for block in blocks} == {np.dtype(dtype)}
     pixels = read_images(raw, "test")[100:700]
     table = normalization_table(NORMALIZATION, dtype)
@@ -128,5 +141,5 @@ def test_complete_piece_is_verified_while_it_is_read(small_shards, tmp_path):
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(CorruptDataError, match="train/images-00001-of-00004.npy: expected SHA-256"):
-        list(read_pixels(raw, plan_pieces(raw, "train", 4, 13)))
-    list(read_pixels(raw, plan_pieces(raw, "train", 12, 20)))
+        list(read_pixels(raw.reader, plan_pieces(raw, "train", 4, 13)))
+    list(read_pixels(raw.reader, plan_pieces(raw, "train", 12, 20)))

@@ -1,4 +1,7 @@
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -7,17 +10,20 @@ from hypothesis import strategies as st
 
 from pipeline.shards.writer import (
     HASHED_SAMPLES,
+    ShardJob,
     ShardTask,
     compute_content_hash,
     plan_shards,
     save_manifest,
     write_set_file,
+    write_shard,
     write_shards,
 )
 from shardset.content import hash_content, hash_images
 from shardset.manifest import load_manifest
 from shardset.shards import open_shards, verify_shards
 from tests.helpers.shard_sets import make_images, make_manifest, read_images, write_raw_set
+from tests.helpers.workspace import hash_files
 
 
 def write(path, images, labels, samples_per_shard, dtype="uint8", in_blocks_of=10_000):
@@ -114,6 +120,43 @@ def test_failing_images_leave_no_manifest(tmp_path):
     with pytest.raises(OSError, match="no space left"):
         write_shards(tmp_path, labels, image_blocks, dtype="uint8", image_shape=(1, 1, 1), samples_per_shard=2)
     assert not (tmp_path / "manifest.json").exists()
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A shard of three samples, to be written into the test's folder."""
+    (tmp_path / "train").mkdir()
+    task = ShardTask("train", 0, 3, "00000-of-00001.npy")
+    return ShardJob(tmp_path, task, "uint8", (3, 32, 32), np.arange(3), [make_images(3)])
+
+
+def test_copy_of_a_task_that_fails_leaves_the_shard_complete(job):
+    def failing():
+        yield job.blocks[0][:1]
+        raise RuntimeError("the worker ends")
+
+    shard = write_shard(job)
+    with pytest.raises(RuntimeError, match="the worker ends"):
+        write_shard(replace(job, blocks=failing()))
+    for file in (shard.images, shard.labels):
+        content = (job.shards_dir / file.path).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (file.bytes, file.sha256)
+
+
+def test_copies_of_a_task_at_the_same_time_agree(job):
+    both_began = Barrier(2)
+
+    def blocks():
+        yield job.blocks[0][:1]
+        both_began.wait(20)
+        yield job.blocks[0][1:]
+
+    with ThreadPoolExecutor(2) as pool:
+        shards = list(pool.map(write_shard, [replace(job, blocks=blocks()) for _ in range(2)]))
+    before = hash_files(job.shards_dir)
+    assert shards == [write_shard(job)] * 2
+    assert hash_files(job.shards_dir) == before
+    assert len(before) == 2  # no temporary file is left
 
 
 @pytest.mark.parametrize("num_samples", [1, HASHED_SAMPLES, HASHED_SAMPLES + 1, 3 * HASHED_SAMPLES - 1])

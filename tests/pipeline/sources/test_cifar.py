@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import pickle
@@ -149,3 +150,19 @@ def test_unreadable_archive_is_named(damage, tiny, tmp_path):
     path.write_bytes(content)
     with pytest.raises(CorruptDataError, match=f"{path}: not a readable archive"):
         read_archive(path, files_of(tiny))
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that can't be read")
+def test_failing_disk_is_not_reported_as_a_bad_archive(tiny, tmp_path):
+    path = tmp_path / "tiny.tar.gz"
+    path.symlink_to("/proc/self/mem")  # opens, but reading at 0 gives EIO
+    folder = tiny.write_files(tmp_path / "folder") / BASE_FOLDER
+    (folder / "data_batch_2").unlink()
+    (folder / "data_batch_2").symlink_to("/proc/self/mem")
+    for read, name in (
+        (lambda: read_archive(path, files_of(tiny)), path),
+        (lambda: read_folder(folder, files_of(tiny)), folder / "data_batch_2"),
+    ):
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)) as raised:
+            read()
+        assert (raised.value.errno, raised.value.filename) == (errno.EIO, str(name))
