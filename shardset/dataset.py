@@ -15,7 +15,8 @@ from shardset.batch import Batch, Sample, new_tensor
 from shardset.errors import InputError
 from shardset.manifest import Manifest, Split
 from shardset.normalization import normalization_of, normalize_pixels
-from shardset.shards import Array, open_shards, split_range
+from shardset.reader import Array, split_range
+from shardset.shards import open_shards
 from shardset.split import OpenSplit
 
 Verify = Literal["size", "hash"]

@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 from shardset.content import Digests, hash_content, hash_images
 from shardset.errors import CorruptDataError, DamagedFileError
 from shardset.manifest import MANIFEST_NAME, Manifest, SetFile, Shard, Split, load_manifest
-from shardset.reader import Array, Labels, ShardReader, split_range
+from shardset.reader import Array, Labels, ShardReader
 from shardset.threads import map_on_threads
-
-__all__ = ["IGNORED_NAMES", "Array", "Labels", "ShardSet", "open_shards", "split_range", "verify_shards"]
 
 # Files and folders that programs leave in a set: file managers, NFS, notebooks, Python, and writers that were killed.
 # .dvcignore has the same patterns, so that DVC sees no change where there is none.

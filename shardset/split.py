@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardset.manifest import Split
-from shardset.shards import Array, ShardSet
+from shardset.reader import Array
+from shardset.shards import ShardSet
 
 # Images of more pieces are copied one by one, which is then as fast.
 MAX_PIECES = 16

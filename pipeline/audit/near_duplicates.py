@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from pipeline.runtime.tasks import map_tasks
 from shardset.manifest import Split
-from shardset.shards import Array, ShardSet, split_range
+from shardset.reader import Array, split_range
+from shardset.shards import ShardSet
 
 # A convention, chosen by looking at pairs of CIFAR-10, see docs/near-duplicates.md.
 MAX_DISTANCE = 0.35

@@ -17,7 +17,8 @@ from pipeline.numerics.sums import PIXEL_MAX, Integers, combine_images, sqrt_of_
 from pipeline.runtime.tasks import map_tasks
 from shardset.content import Digests, hash_images
 from shardset.manifest import Shard, Split
-from shardset.shards import Array, ShardSet
+from shardset.reader import Array
+from shardset.shards import ShardSet
 from shardset.statistics import Statistics
 
 NUM_BINS = 50  # of brightness, in [0, 1], and of contrast, in [0, 0.5]

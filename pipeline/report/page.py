@@ -11,7 +11,8 @@ from pipeline.report.pictures import closest_and_farthest, draw_extremes, draw_m
 from pipeline.report.plots import plot_channels, plot_classes, plot_images
 from pipeline.report.tables import Band
 from shardset.manifest import Manifest, Split
-from shardset.shards import Array, ShardSet
+from shardset.reader import Array
+from shardset.shards import ShardSet
 
 # Underscores within a word are only themselves.
 MARKDOWN_SYNTAX = re.compile(r"[\\`*\[\]<>&|~$#]|(?<![^\W_])_|_(?![^\W_])")

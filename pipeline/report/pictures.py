@@ -12,7 +12,8 @@ from matplotlib.image import imsave
 from pipeline.audit.near_duplicates import NearDuplicate
 from pipeline.audit.survey import Survey
 from shardset.manifest import Split
-from shardset.shards import Array, ShardSet
+from shardset.reader import Array
+from shardset.shards import ShardSet
 
 SAMPLES_PER_CLASS = 8
 CLOSEST_PAIRS = 24

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from pipeline.audit.survey import NUM_BINS, Survey
 from pipeline.report.tables import percent
 from shardset.manifest import Split
-from shardset.shards import Array
+from shardset.reader import Array
 
 WIDTH = 4.0  # of plots, in inches
 

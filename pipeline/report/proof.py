@@ -7,7 +7,8 @@ from pipeline.runtime.tasks import map_tasks
 from shardset.errors import CorruptDataError
 from shardset.manifest import Manifest, Split
 from shardset.normalization import normalization_of, normalization_table
-from shardset.shards import Array, ShardSet, split_range
+from shardset.reader import Array, split_range
+from shardset.shards import ShardSet
 
 BLOCKS = 16  # per task: few enough for all cores to get some
 

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 from pipeline.audit.near_duplicates import MAX_DISTANCE, NearDuplicate
 from pipeline.audit.survey import NUM_BINS, Survey
 from shardset.manifest import Manifest, Split
-from shardset.shards import Array, ShardSet
+from shardset.reader import Array
+from shardset.shards import ShardSet
 
 DISTANCES = (0.1, 0.2, 0.3, MAX_DISTANCE)
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")

@@ -25,7 +25,7 @@ from shardset.manifest import (
     render_manifest,
 )
 from shardset.npy import little_endian, npy_header
-from shardset.shards import Array, Labels, split_range
+from shardset.reader import Array, Labels, split_range
 
 RAW_SAMPLES_PER_SHARD = 10_000
 HASHED_SAMPLES = 2_000  # in a task

@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.sources.registry import Batches
 from shardset.errors import CorruptDataError, InputError, named_os_errors
 from shardset.manifest import Split
-from shardset.shards import Array, Labels
+from shardset.reader import Array, Labels
 
 IMAGE_SHAPE = (3, 32, 32)
 # All names that a pickled batch may reference. The first is where numpy kept the function when CIFAR was published.

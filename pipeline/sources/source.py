@@ -10,7 +10,7 @@ from pipeline.sources.fetch import Progress, fetch_archive, find_difference
 from pipeline.sources.registry import Archive, Dataset
 from shardset.errors import InputError
 from shardset.manifest import Split
-from shardset.shards import Array, Labels
+from shardset.reader import Array, Labels
 
 
 def read_dataset(

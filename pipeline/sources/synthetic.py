@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardset.manifest import Split
-from shardset.shards import Array, Labels
+from shardset.reader import Array, Labels
 
 CLASSES = tuple(f"pattern_{index}" for index in range(10))
 NUM_SAMPLES: dict[Split, int] = {"train": 12_000, "test": 2_000}

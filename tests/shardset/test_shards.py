@@ -13,7 +13,8 @@ from shardset import ShardDataset
 from shardset.content import hash_content, hash_images
 from shardset.errors import CorruptDataError
 from shardset.manifest import SplitShards
-from shardset.shards import ShardSet, open_shards, split_range, verify_shards
+from shardset.reader import split_range
+from shardset.shards import ShardSet, open_shards, verify_shards
 from tests.helpers.shard_sets import make_images, make_manifest, read_images, write_raw_set
 
 
