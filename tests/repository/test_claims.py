@@ -25,9 +25,10 @@ def test_named_tests_exist(path):
 def test_named_commands_exist():
     makefile = (REPOSITORY / "Makefile").read_text()
     assert [name for name in re.findall(r"`(?:time )?make ([\w-]+)`", CLAIMS) if f"\n{name}:" not in makefile] == []
-    modules = re.findall(r"`python -m (tests[\w.]+)`", CLAIMS)
+    modules = [REPOSITORY / name.replace(".", "/") for name in re.findall(r"`python -m (tests[\w.]+)`", CLAIMS)]
     assert modules
-    assert [name for name in modules if not (REPOSITORY / f"{name.replace('.', '/')}.py").is_file()] == []
+    files = [(module.with_suffix(".py"), module / "__main__.py") for module in modules]
+    assert [pair for pair in files if not any(file.is_file() for file in pair)] == []
 
 
 def test_links_of_the_pages_lead_to_files():
