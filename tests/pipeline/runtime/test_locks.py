@@ -96,6 +96,16 @@ def test_lock_file_removed_by_previous_holder_is_ignored(tmp_path, monkeypatch):
         assert list(tmp_path.iterdir()) == lock_paths
 
 
+def test_lock_file_removed_while_held_changes_nothing(tmp_path):
+    # As `git clean -fdX` does.
+    with exclusive_lock(tmp_path / "set", wait=False):
+        (tmp_path / ".set.lock.tmp").unlink()
+    with replace_dir(tmp_path / "set") as new_dir:
+        (new_dir / "file").touch()
+        (tmp_path / ".set.lock.tmp").unlink()
+    assert {name: names_in(tmp_path / name) for name in names_in(tmp_path)} == {"set": ["file"]}
+
+
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
 def test_file_system_without_locks_is_written(number, tmp_path, monkeypatch):
     def lock(descriptor):
