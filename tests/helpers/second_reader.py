@@ -3,11 +3,12 @@
 import hashlib
 import io
 import json
+from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
 
 import numpy as np
 
-IGNORED = {".DS_Store", "Thumbs.db", "desktop.ini"}
+IGNORED = [".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".nfs*", ".ipynb_checkpoints", "__pycache__", ".*.tmp"]
 
 
 def need(ok, path, what):
@@ -49,7 +50,9 @@ def read_set(folder):
     entries = m["files"] + [s[k] for p in m["splits"].values() for s in p["shards"] for k in ("images", "labels")]
     known = {"manifest.json"} | {e["path"] for e in entries}
     for path in root.rglob("*"):
-        need(path.is_dir() or path.name in IGNORED or path.relative_to(root).as_posix() in known, path, "extra file")
+        name = path.relative_to(root)
+        ignored = any(fnmatch(part, pattern) for part in name.parts for pattern in IGNORED)
+        need(path.is_dir() or ignored or name.as_posix() in known, path, "extra file")
     for entry in m["files"]:
         read_file(root / entry["path"], entry)
     for name, split in m["splits"].items():

@@ -1,4 +1,4 @@
-"""DVC and the shard sets ignore the same litter of programs."""
+"""DVC, `verify` and a reader written from docs/format.md ignore the same litter of programs."""
 
 import shutil
 
@@ -7,6 +7,7 @@ import pytest
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.stats import write_stats
 from shardset.shards import IGNORED_NAMES, verify_shards
+from tests.helpers.second_reader import read_set
 from tests.helpers.shard_sets import make_params
 from tests.helpers.workspace import REPOSITORY, assert_succeeds, make_repository
 
@@ -45,5 +46,6 @@ def test_litter_in_a_set_changes_no_status(tiny_raw, tmp_path):
     assert "up to date" in assert_succeeds(repository.run("dvc", "status"))
     for set_dir in sets:
         verify_shards(set_dir)
+        read_set(set_dir)
     (sets[0] / "train/other").touch()
     assert "modified" in assert_succeeds(repository.run("dvc", "status"))
