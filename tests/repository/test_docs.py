@@ -43,7 +43,8 @@ def find_clients(code):
     """The packages that a block imports and that are not installed with this project."""
     nodes = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import | ast.ImportFrom)]
     modules = {node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in nodes}
-    return {module.partition(".")[0] for module in modules} - BASE_PACKAGES
+    packages = {module.partition(".")[0] for module in modules} - BASE_PACKAGES
+    return packages | ({"accelerate"} if "transformers" in packages else set())  # its Trainer needs it
 
 
 def block_params(pattern="^(import|from) ", dtypes=DTYPES):
