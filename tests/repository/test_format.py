@@ -25,10 +25,9 @@ def make_shards(raw_dir, path, dtype):
 def assert_same_samples(shards_dir):
     _, splits = read_set(shards_dir)
     for split, (images, labels) in splits.items():
-        expected, targets = ShardDataset(shards_dir, split).__getitems__(range(len(labels))), labels.tolist()
-        values = expected.images.numpy()
-        assert np.array_equal(images.view(np.uint32), values.view(np.uint32))
-        assert targets == ShardDataset(shards_dir, split).targets
+        expected, targets = ShardDataset(shards_dir, split).tensors()
+        assert np.array_equal(images.view(np.uint32), expected.numpy().view(np.uint32))
+        assert np.array_equal(labels, targets.numpy())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
