@@ -222,5 +222,5 @@ def test_copy_without_git_runs_as_make_says(tiny_workspace, tmp_path):
     (command,) = re.findall(r"without git: \.venv/bin/(dvc .*?)\"", (REPOSITORY / "Makefile").read_text())
     assert_succeeds(copy.run(*command.split(), **environment))
     assert copy.repro(**environment) == set()
-    copy.set_param("decimals: 4", "decimals: 6")
+    copy.set_param("decimals: 4", "decimals: 7")  # the run cache has no other test's result of this
     assert copy.repro(**environment) == {"report"}
