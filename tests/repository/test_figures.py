@@ -24,7 +24,7 @@ def read(name):
 @pytest.fixture(scope="module")
 def results():
     """The tables of benchmarks/RESULTS.md: a column of a row, by the title of the section."""
-    tables = {}
+    tables: dict[str, dict[str, dict[str, str]]] = {}
     for section in (REPOSITORY / "benchmarks/RESULTS.md").read_text().split("\n## ")[1:]:
         title = section.partition("\n")[0].partition(":")[0].strip("`")
         table = section.partition("\n### ")[0]
