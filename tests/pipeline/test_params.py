@@ -146,7 +146,7 @@ def message_of(text, tmp_path):
     start = time.process_time()
     with pytest.raises(InputError) as raised:
         load_params(path)
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 5
     assert str(raised.value).isprintable()
     assert len(str(raised.value)) < 600
     assert list(tmp_path.iterdir()) == [path]
