@@ -143,10 +143,10 @@ BROKEN_CUSTOM = [
 def message_of(text, tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(text)
-    start = time.process_time()
+    start = time.thread_time()  # threads that earlier tests left running don't count
     with pytest.raises(InputError) as raised:
         load_params(path)
-    assert time.process_time() - start < 5
+    assert time.thread_time() - start < 1
     assert str(raised.value).isprintable()
     assert len(str(raised.value)) < 600
     assert list(tmp_path.iterdir()) == [path]
