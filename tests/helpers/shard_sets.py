@@ -12,6 +12,19 @@ from pipeline.stages.stats import write_stats
 from shardset.manifest import Manifest
 from shardset.shards import ShardSet, open_shards
 
+# Files that programs leave in a set, for each of IGNORED_NAMES at least one.
+LITTER = [
+    ".DS_Store",
+    "._manifest.json",
+    "Thumbs.db",
+    "desktop.ini",
+    ".nfs000000000000a1b200000003",
+    ".ipynb_checkpoints/notes-checkpoint.ipynb",
+    "__pycache__/read.cpython-311.pyc",
+    ".manifest.json.new.tmp",
+    ".images-00000-of-00001.npy.1f.tmp",
+]
+
 
 def make_params(**changes) -> NormalizeParams:
     custom = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)} if changes.get("scheme") == "custom" else {}

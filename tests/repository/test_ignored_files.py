@@ -8,19 +8,8 @@ from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.stats import write_stats
 from shardset.shards import IGNORED_NAMES, verify_shards
 from tests.helpers.second_reader import read_set
-from tests.helpers.shard_sets import make_params
+from tests.helpers.shard_sets import LITTER, make_params
 from tests.helpers.workspace import REPOSITORY, assert_succeeds, make_repository
-
-LITTER = [
-    ".DS_Store",
-    "._manifest.json",
-    "Thumbs.db",
-    "desktop.ini",
-    ".nfs000000000000a1b200000003",
-    ".ipynb_checkpoints/notes-checkpoint.ipynb",
-    "__pycache__/read.cpython-311.pyc",
-    ".manifest.json.new.tmp",
-]
 
 
 def test_dvcignore_has_the_ignored_names():

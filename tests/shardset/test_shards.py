@@ -15,7 +15,7 @@ from shardset.errors import CorruptDataError
 from shardset.manifest import SplitShards
 from shardset.reader import split_range
 from shardset.shards import ShardSet, open_shards, verify_shards
-from tests.helpers.shard_sets import make_images, make_manifest, read_images, write_raw_set
+from tests.helpers.shard_sets import LITTER, make_images, make_manifest, read_images, write_raw_set
 
 
 @pytest.fixture(scope="module")
@@ -311,19 +311,7 @@ def test_replaced_set_is_noticed(set_copy, split_set):
         shards.check_unchanged()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        ".DS_Store",
-        "._manifest.json",
-        "Thumbs.db",
-        "desktop.ini",
-        ".nfs000000000000a1b200000003",
-        ".ipynb_checkpoints/notes-checkpoint.ipynb",
-        "__pycache__/read.cpython-311.pyc",
-        ".images-00000-of-00001.npy.1f.tmp",
-    ],
-)
+@pytest.mark.parametrize("name", LITTER)
 @pytest.mark.parametrize("folder", [".", "train"])
 def test_litter_of_programs_is_ignored(name, folder, set_copy):
     path = set_copy / folder / name
