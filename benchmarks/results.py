@@ -110,9 +110,9 @@ def _own_mb(contender: dict, bare_mb: float) -> str:
 def _epoch_lines(groups: list[dict]) -> list[str]:
     medians = [{name: statistics.median(it) for name, it in group["samples_per_second"].items()} for group in groups]
     first = medians[0]
-    whole = [(name, group) for group in medians for name in group if name not in SINGLE and not name.endswith(BUSY)]
+    epochs = [(name, group) for group in medians for name in group if name not in SINGLE and not name.endswith(BUSY)]
     rows = [
-        (name, group[name], group["index_select"]) for name, group in whole if group is first or name != "index_select"
+        (name, group[name], group["index_select"]) for name, group in epochs if group is first or name != "index_select"
     ]
     lines = ["", "## A shuffled epoch of the train split", "", EPOCH_NOTES, ""]
     lines += ["| reader | workers | samples/s | ratio to the limit |", "|---|--:|--:|--:|"]

@@ -80,7 +80,7 @@ class _Pieces:
         num_bytes = shards[0][0].nbytes
         start = min(addresses)
         stop = max(address + shard.nbytes for address, shard in zip(addresses, shards, strict=True))
-        # Shards are whole pages apart, unless there is only one.
+        # Shards are a multiple of the page size apart, unless there is only one.
         size = gcd(num_bytes, *(address - start for address in addresses))
         memory = (ctypes.c_byte * (stop - start)).from_address(start)
         memory.shards = shards  # type: ignore[attr-defined]  # keeps them mapped while the array exists

@@ -1,4 +1,4 @@
-"""Clients that take whole arrays. Each passes on what it was given, or what it read back."""
+"""Clients that take complete arrays. Each passes on what it was given, or what it read back."""
 
 import io
 
