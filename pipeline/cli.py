@@ -12,7 +12,7 @@ import typer
 from shardset.errors import InputError, ShardSetError, describe_os_error
 
 if TYPE_CHECKING:
-    from pipeline.sources.fetch import Progress
+    from pipeline.runtime.tasks import Progress
 
 # dvc.yaml names these too; a test compares them.
 PARAMS_PATH = Path("params.yaml")
@@ -66,7 +66,7 @@ def download(source: Source = None) -> None:
 
     params = load_params(PARAMS_PATH)
     with _progress_bar() as progress:
-        manifest = download_dataset(params.dataset, RAW_DIR, ARCHIVES_DIR, source, progress)
+        manifest = download_dataset(params, RAW_DIR, ARCHIVES_DIR, source, progress)
     typer.echo(f"{RAW_DIR}: {manifest.summary()}")
 
 
@@ -129,7 +129,7 @@ def main() -> None:
 
 @contextmanager
 def _progress_bar() -> Iterator["Progress"]:
-    """Show the name of each host that is tried and, on a terminal, a bar."""
+    """Show what the stage logs and, on a terminal, a bar for each thing that it does, with its rate and time left."""
     import logging
 
     from rich import progress
@@ -137,19 +137,28 @@ def _progress_bar() -> Iterator["Progress"]:
 
     console = Console(stderr=True)
     columns = (
+        progress.TextColumn("{task.description}"),
         progress.BarColumn(),
-        progress.DownloadColumn(),
-        progress.TransferSpeedColumn(),
+        progress.TextColumn("{task.fields[amount]}"),
         progress.TimeRemainingColumn(),
     )
+    tasks: dict[str, progress.TaskID] = {}
     with progress.Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         # Set up here, so that lines go above the bar.
         logging.basicConfig(format="%(message)s")
         logging.getLogger("pipeline").setLevel(logging.INFO)
 
-        def update(done: int, total: int) -> None:
-            if not bar.tasks:
-                bar.add_task("", total=total, completed=done)
-            bar.update(bar.task_ids[0], completed=done)
+        def update(action: str, done: int, total: int) -> None:
+            if bar.disable:
+                return
+            if action not in tasks:
+                tasks[action] = bar.add_task(action, total=total, amount="")
+            speed = bar.tasks[tasks[action]].speed or 0
+            amount = (
+                f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB, {speed / 1e6:.1f} MB/s"
+                if action == "Fetching"
+                else f"{done:,} of {total:,}, {speed:,.0f} images/s"
+            )
+            bar.update(tasks[action], completed=done, amount=amount)
 
         yield update

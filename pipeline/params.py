@@ -3,14 +3,14 @@
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from msgspec import Meta
 
 from pipeline.sources.registry import DATASETS
 from shardset.errors import InputError
-from shardset.manifest import Dtype, Scheme
+from shardset.manifest import Dtype, Orientation, Scheme, Split
 from shardset.models import Model, parse, printable
 
 # PyYAML's time grows with the square of both.
@@ -19,6 +19,7 @@ MAX_DEPTH = 20  # levels of nesting
 MAX_REASON = 300  # characters of PyYAML's message
 
 UnitInterval = Annotated[float, Meta(ge=0, le=1)]
+ProperFraction = Annotated[float, Meta(gt=0, lt=1)]
 PositiveUnitInterval = Annotated[float, Meta(gt=0, le=1)]
 
 
@@ -41,6 +42,29 @@ class NormalizeParams(Model, frozen=True):
             raise ValueError(f"std: should have as many numbers as mean, {len(self.mean)}")
 
 
+class ImagesParams(Model, frozen=True):
+    """The section `images`: how image files become samples, and how samples of train become those of other splits."""
+
+    source: str
+    size: Annotated[int, Meta(ge=1, le=4096)]
+    resize: Annotated[int, Meta(ge=1, le=8192)] | None
+    orientation: Orientation
+    unreadable: Literal["fail", "skip"]
+    test_fraction: ProperFraction | None
+    val_fraction: ProperFraction | None
+
+    def __post_init__(self) -> None:
+        if self.resize is not None and self.resize < self.size:
+            raise ValueError(f"resize: should be at least size, {self.size}, or null")
+        if (self.test_fraction or 0) + (self.val_fraction or 0) >= 1:
+            raise ValueError("val_fraction: should leave something for train: less than 1 - test_fraction")
+
+    @property
+    def fractions(self) -> dict[Split, float | None]:
+        """The fractions of train that become other splits, in the order in which they are taken."""
+        return {"test": self.test_fraction, "val": self.val_fraction}
+
+
 class ReportParams(Model, frozen=True):
     """The section `report`."""
 
@@ -51,12 +75,13 @@ class Params(Model, frozen=True):
     """The whole of params.yaml."""
 
     dataset: str
+    images: ImagesParams
     normalize: NormalizeParams
     report: ReportParams
 
     def __post_init__(self) -> None:
-        if self.dataset not in DATASETS:
-            raise ValueError(f"dataset: should be one of {', '.join(DATASETS)}")
+        if self.dataset not in DATASETS and not re.fullmatch(r"images|torchvision:\w+", self.dataset):
+            raise ValueError(f"dataset: should be one of {', '.join(DATASETS)}, images, torchvision:CLASS")
 
 
 def load_params(path: Path) -> Params:

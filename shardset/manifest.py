@@ -18,6 +18,7 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)  # the order in which every manifest lists them
 Dtype = Literal["float32", "float16", "uint8"]
 Scheme = Literal["dataset", "dataset_per_image", "imagenet", "symmetric", "unit", "custom"]
+Orientation = Literal["exif", "ignore"]  # EXIF orientation is applied or not
 # Not allowed in names: line breaks and other control characters, lone surrogates, which UTF-8 can't encode, and two
 # code points that are no characters, which YAML doesn't allow.
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
@@ -67,10 +68,25 @@ class Normalization(Model, frozen=True):
     std: tuple[Annotated[float, Meta(gt=0)], ...]
 
 
+class Preparation(Model, frozen=True):
+    """How the images of files became pixels of one size.
+
+    The short side was resized to `resize` pixels, or was as stored if that is null, and a square of `size` pixels was
+    cut from the centre. What is transparent was laid on `background`.
+    """
+
+    resize: Count | None
+    size: Count
+    filter: Literal["bilinear"]
+    orientation: Orientation
+    background: Literal["white"]
+
+
 class Manifest(Model, frozen=True):
     """The contents of manifest.json, except `manifest_sha256`.
 
     With dtype uint8 the images are the pixels themselves, and applying `normalization`, if any, is up to the reader.
+    `preparation` is null unless the images come from image files. `skipped` counts the files that could not be read.
     """
 
     format_version: Literal[2]
@@ -82,6 +98,8 @@ class Manifest(Model, frozen=True):
     channels: tuple[str, ...]
     content_sha256: Sha256
     normalization: Normalization | None
+    preparation: Preparation | None
+    skipped: Annotated[int, Meta(ge=0)]
     splits: dict[Split, SplitShards]
     files: tuple[SetFile, ...]
 

@@ -4,8 +4,9 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,12 +22,18 @@ if TYPE_CHECKING:
     from distributed import Client
 
 FIRST_WORKER_TIMEOUT = 30  # seconds for a cluster to have its first worker
+AHEAD = 4  # items per thread that are worked on before their results are asked for
+
+# Called with what is being done, how much of it is done, and the total.
+Progress = Callable[[str, int, int], None]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def map_tasks(function: Callable[[T], R], items: Iterable[T], scheduler: str | None = None) -> list[R]:
+def map_tasks(
+    function: Callable[[T], R], items: Iterable[T], scheduler: str | None = None, *, one_by_one: bool = False
+) -> list[R]:
     """Apply `function` to each item and return the results in the items' order. Stops at the first error.
 
     `scheduler` is the address of a Dask scheduler, "tcp://host:port", whose workers see the same files under the same
@@ -35,13 +42,34 @@ def map_tasks(function: Callable[[T], R], items: Iterable[T], scheduler: str | N
 
     Without a scheduler, tasks run on threads of this process: numpy and hashlib release the GIL on blocks of the size
     used here. There is one more thread than usable CPUs, because a thread may wait for the disk. The environment
-    variable PIPELINE_THREADS overrides the number.
+    variable PIPELINE_THREADS overrides the number. Tasks that start threads of their own run `one_by_one`.
 
     Raises InputError for an unusable scheduler or number of threads, and PipelineError for lost workers.
     """
     if scheduler:
         return _map_on_cluster(function, list(items), scheduler)
-    return _map_on_threads(function, list(items), _num_threads())
+    return _map_on_threads(function, list(items), 1 if one_by_one else _num_threads())
+
+
+def imap_on_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Apply `function` to each item on threads, as many as `map_tasks` uses, and yield the results in the items' order.
+
+    Only a few items at a time are taken and worked on ahead of the results, so memory doesn't grow with their number.
+    """
+    num_threads = _num_threads()
+    pending: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(num_threads) as pool:
+        try:
+            for item in items:
+                with deferred_signals():  # as in _map_on_threads
+                    pending.append(pool.submit(function, item))
+                if len(pending) > AHEAD * num_threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 def _map_on_threads(function: Callable[[T], R], items: list[T], num_threads: int) -> list[R]:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.runtime.files import replace_dir, write_synced
+from pipeline.runtime.files import write_synced
 from pipeline.runtime.locks import temp_sibling
 from pipeline.runtime.tasks import map_tasks
-from shardset.content import hash_content, hash_images
 from shardset.errors import named_os_errors
 from shardset.manifest import (
     MANIFEST_NAME,
@@ -26,9 +25,6 @@ from shardset.manifest import (
 )
 from shardset.npy import little_endian, npy_header
 from shardset.reader import Array, Labels, split_range
-
-RAW_SAMPLES_PER_SHARD = 10_000
-HASHED_SAMPLES = 2_000  # in a task
 
 # Called once per shard with its split and range [start, stop) of samples. Returns their images in blocks, (n, C, H, W),
 # which are made where the shard is written: on a thread, or on a worker, to which the iterable is sent pickled.
@@ -110,51 +106,6 @@ def write_shard(job: ShardJob) -> Shard:
         images=_write_npy(job.shards_dir, f"{task.split}/images-{task.name}", job.dtype, shape, job.blocks),
         labels=_write_npy(job.shards_dir, f"{task.split}/labels-{task.name}", "int64", shape[:1], [job.labels]),
     )
-
-
-def write_raw_set(
-    raw_dir: Path,
-    dataset: str,
-    classes: tuple[str, ...],
-    channels: tuple[str, ...],
-    images: Mapping[Split, Array],
-    labels: Mapping[Split, Labels],
-    content_sha256: str,
-) -> Manifest:
-    """Replace `raw_dir` with a set of raw pixels: images, (N, C, H, W) uint8, and labels, (N,) int64, of each split."""
-    image_shape = images["train"].shape[1:]
-    with replace_dir(raw_dir) as new_dir:
-        manifest = Manifest(
-            format_version=2,
-            dataset=dataset,
-            classes=classes,
-            dtype="uint8",
-            layout="NCHW",
-            image_shape=image_shape,
-            channels=channels,
-            content_sha256=content_sha256,
-            normalization=None,
-            splits=write_shards(
-                new_dir,
-                labels,
-                lambda split, start, stop: [images[split][start:stop]],
-                dtype="uint8",
-                image_shape=image_shape,
-                samples_per_shard=RAW_SAMPLES_PER_SHARD,
-            ),
-            files=(),
-        )
-        save_manifest(manifest, new_dir)
-    return manifest
-
-
-def compute_content_hash(images: Mapping[Split, Array], labels: Mapping[Split, Labels]) -> str:
-    """Compute `content_sha256` of images, (N, C, H, W) uint8, and labels, (N,) int64, of each split."""
-    digests = {
-        split: np.concatenate(map_tasks(hash_images, np.array_split(of_split, -(-len(of_split) // HASHED_SAMPLES))))
-        for split, of_split in images.items()
-    }
-    return hash_content((digests[split], labels[split]) for split in images)
 
 
 def write_set_file(set_dir: Path, path: str, text: str) -> SetFile:

@@ -1,0 +1,123 @@
+"""What a source holds: every image with its split, class and header, and all that is wrong with it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from pipeline.errors import NotAnImageError, UnreadableImageError
+from pipeline.runtime.tasks import Progress, imap_on_threads
+from pipeline.sources.images.containers import Container, open_container
+from pipeline.sources.images.decode import Header, open_image, read_header
+from pipeline.sources.images.layout import find_class_problems, plan_by_folders, plan_by_metadata
+from pipeline.sources.images.metadata import find_metadata, read_metadata
+from pipeline.sources.images.parquet import find_parquet_files, open_parquet
+from shardset.errors import InputError
+from shardset.manifest import Split
+from shardset.reader import Labels
+
+# A file that has one of these names but is no image is reported, because somebody took it for one.
+IMAGE_SUFFIXES = (
+    *(".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".ico", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
+    *(".jpx", ".jxl", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".svg", ".tga", ".tif", ".tiff", ".webp"),
+)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The images of a source, by split and in order: their paths in the source, and their labels.
+
+    `headers` and `unreadable`, which gives the reasons, are by path, and so is `ignored`: files that are no part of the
+    dataset, with the reasons. While there are `problems`, the source can't be used.
+    """
+
+    classes: tuple[str, ...]
+    names: dict[Split, list[str]]
+    labels: dict[Split, Labels]
+    open: Callable[[str], BinaryIO]
+    headers: dict[str, Header]
+    unreadable: dict[str, str]
+    ignored: dict[str, str]
+    problems: list[str]
+
+    def check(self, source: Path) -> None:
+        """Raise InputError, which lists the problems, if there are any."""
+        if self.problems:
+            raise InputError("\n  ".join([f"source {source} can't be used:", *self.problems]))
+
+
+def read_catalog(path: Path, progress: Progress) -> Catalog:
+    """Look through a folder, an archive or parquet files. Images are not decoded.
+
+    Raises InputError if `path` is none of these.
+    """
+    if files := find_parquet_files(path):
+        table = open_parquet(path, files)
+        all_names = [name for of_split in table.names.values() for name in of_split]
+        headers, unreadable, ignored = _read_headers(table.open, all_names, progress)
+        classes, names, labels, open_file = table.classes, table.names, table.labels, table.open
+        splits = {
+            split: [(name, classes[label]) for name, label in zip(names[split], labels[split].tolist(), strict=True)]
+            for split in names
+        }
+        return Catalog(
+            classes, names, labels, open_file, headers, unreadable | ignored, {}, find_class_problems(splits)
+        )
+    return _read_container(open_container(path), progress)
+
+
+def _read_container(container: Container, progress: Progress) -> Catalog:
+    listing = container.listing
+    metadata = find_metadata(listing.files)
+    files = [name for name in listing.files if name not in metadata]
+    headers, unreadable, ignored = _read_headers(container.open, files, progress)
+    images = [name for name in files if name not in ignored]
+    if metadata:
+        rows = [row for name in metadata for row in read_metadata(name, container.open)]
+        layout = plan_by_metadata(images, rows)
+    else:
+        layout = plan_by_folders(images, listing.folders)
+    classes = layout.classes
+    index_of = {name: index for index, name in enumerate(classes)}
+    return Catalog(
+        classes=classes,
+        names={split: [name for name, _ in of_split] for split, of_split in layout.splits.items()},
+        labels={
+            split: np.array([index_of[label] for _, label in of_split], np.int64)
+            for split, of_split in layout.splits.items()
+        },
+        open=container.open,
+        headers=headers,
+        unreadable={name: reason for name, reason in unreadable.items() if name not in layout.ignored},
+        ignored=listing.ignored | ignored | layout.ignored,
+        problems=[*listing.problems, *layout.problems, *find_class_problems(layout.splits)],
+    )
+
+
+def _read_headers(
+    open_file: Callable[[str], BinaryIO], names: Iterable[str], progress: Progress
+) -> tuple[dict[str, Header], dict[str, str], dict[str, str]]:
+    """Read the header of each file. Returns headers, and the reasons for unreadable images and for other files."""
+    names = [*names]
+    headers: dict[str, Header] = {}
+    unreadable: dict[str, str] = {}
+    ignored: dict[str, str] = {}
+
+    def read(name: str) -> Header | UnreadableImageError:
+        try:
+            with open_file(name) as file, open_image(file) as image:
+                return read_header(image)
+        except UnreadableImageError as error:
+            return error
+
+    for name, found in zip(names, imap_on_threads(read, names), strict=True):
+        if isinstance(found, Header):
+            headers[name] = found
+        elif isinstance(found, NotAnImageError) and not name.lower().endswith(IMAGE_SUFFIXES):
+            ignored[name] = "not an image"
+        else:
+            unreadable[name] = str(found)
+        progress("Looking at files", len(headers) + len(unreadable) + len(ignored), len(names))
+    return headers, unreadable, ignored

@@ -1,0 +1,76 @@
+"""metadata.csv and metadata.jsonl: the class, and optionally the split, of each image."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from posixpath import dirname, join, normpath
+from typing import Any, BinaryIO
+
+from pipeline.sources.images.layout import METADATA_NAMES, SPLIT_NAMES, MetadataRow, split_of
+from shardset.errors import InputError
+from shardset.models import printable
+
+
+def find_metadata(files: Iterable[str]) -> list[str]:
+    """Find the metadata files: at the top, or in the folders of splits. Raises InputError for two in one folder."""
+    found: dict[str, str] = {}
+    for name in sorted(files):
+        folder, _, base = name.rpartition("/")
+        if base in METADATA_NAMES and (not folder or split_of(folder)):
+            if folder in found:
+                raise InputError(f"{found[folder]}, {name}: two metadata files in one folder; remove one")
+            found[folder] = name
+    if "" in found and len(found) > 1:
+        raise InputError(f"{', '.join(found.values())}: metadata at the top and in folders of splits; keep one kind")
+    return list(found.values())
+
+
+def read_metadata(name: str, open_file: Callable[[str], BinaryIO]) -> list[MetadataRow]:
+    """Read a metadata file: `file_name`, relative to the file, `label`, and optionally `split`.
+
+    Other columns are ignored. Raises InputError, which names the line.
+    """
+    with open_file(name) as file:
+        try:
+            text = file.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{name}: should be UTF-8 text: {error.reason}") from None
+    records = _read_csv(name, text) if name.endswith(".csv") else _read_jsonl(name, text)
+    return [_make_row(name, where, record) for where, record in records]
+
+
+def _read_csv(name: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for record in rows:
+            yield f"{name}, line {rows.line_num}", record
+    except csv.Error as error:
+        raise InputError(f"{name}, line {rows.line_num}: not valid CSV: {error}") from None
+
+
+def _read_jsonl(name: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        where = f"{name}, line {number}"
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            raise InputError(f"{where}: not valid JSON: {printable(line)}") from None
+        if not isinstance(record, dict):
+            raise InputError(f"{where}: should be a JSON object, got {printable(line)}")
+        yield where, record
+
+
+def _make_row(name: str, where: str, record: dict[str, Any]) -> MetadataRow:
+    for key in ("file_name", "label"):
+        value = record.get(key)
+        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+            raise InputError(f"{where}: {key}: should be a text or a whole number, got {printable(json.dumps(value))}")
+    split = record.get("split")
+    if split not in (None, "") and (not isinstance(split, str) or not split_of(split)):
+        allowed = ", ".join(SPLIT_NAMES)
+        raise InputError(f"{where}: split: should be one of {allowed}, got {printable(json.dumps(split))}")
+    path = normpath(join(dirname(name), str(record["file_name"])))
+    return MetadataRow(path, str(record["label"]), split_of(split) if split else None, where)

@@ -1,0 +1,92 @@
+"""What is written about image files: samples.csv and skipped.csv of the set, and lines for people."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.sources.images.samples import ImageFacts
+from shardset.errors import InputError
+from shardset.manifest import Split
+from shardset.reader import Labels
+
+SAMPLES_HEADER = ("index", "source", "sha256", "label", "width", "height", "orientation", "mode")
+SKIPPED_HEADER = ("source", "reason")
+UNCHANGED_MODES = ("RGB", "L")
+
+Names = Mapping[Split, Sequence[str]]
+Facts = Mapping[Split, Sequence[ImageFacts]]
+
+
+def find_unreadable(facts: Facts) -> dict[Split, list[int]]:
+    """Find the samples of each split that could not be decoded, by index."""
+    return {split: [index for index, fact in enumerate(of_split) if fact.problem] for split, of_split in facts.items()}
+
+
+def check_readable(names: Names | None, facts: Facts) -> None:
+    """Raise InputError, which lists all samples that could not be decoded with the reasons, if there are any."""
+    if rows := [*_skipped_rows(names, facts)]:
+        raise InputError(
+            "\n  ".join([f"{len(rows):,} images can't be read:", *map(": ".join, rows)])
+            + "\nRepair or remove them, or set images.unreadable to skip in params.yaml."
+        )
+
+
+def render_tables(
+    names: Names | None,
+    labels: Mapping[Split, Labels],
+    facts: Facts,
+    selection: Mapping[Split, tuple[Split, NDArray[np.int64]]],
+) -> dict[str, str]:
+    """Render samples.csv of each split and, if any samples were skipped, skipped.csv: texts by path in the set.
+
+    `selection` has, for each split, the split and the indices that its samples come from.
+    """
+    tables = {}
+    for split, (origin, indices) in selection.items():
+        if names is None:
+            break
+        rows = [
+            (number, name, fact.sha256, label, fact.width, fact.height, fact.orientation, fact.mode)
+            for number, (name, label, fact) in enumerate(
+                (names[origin][index], labels[origin][index], facts[origin][index]) for index in indices.tolist()
+            )
+        ]
+        tables[f"{split}/samples.csv"] = _render(SAMPLES_HEADER, rows)
+    if skipped := [*_skipped_rows(names, facts)]:
+        tables["skipped.csv"] = _render(SKIPPED_HEADER, skipped)
+    return tables
+
+
+def count_conversions(facts: Facts, *, is_turned: bool) -> str:
+    """Count in one line the images that were converted from another mode, or turned as EXIF says."""
+    of_all = [*chain.from_iterable(facts.values())]
+    turned = [f"EXIF orientation {fact.orientation}" for fact in of_all if is_turned and fact.orientation > 1]
+    return count_equal([*(fact.mode for fact in of_all if fact.mode not in UNCHANGED_MODES), *turned])
+
+
+def count_equal(values: Iterable[str]) -> str:
+    """Count equal values in one line, the most frequent first: "12 PNG, 3 GIF"."""
+    counts = Counter(values)
+    return ", ".join(
+        f"{counts[value]:,} {value}" for value in sorted(counts, key=lambda value: (-counts[value], value))
+    )
+
+
+def _skipped_rows(names: Names | None, facts: Facts) -> Iterator[tuple[str, str]]:
+    for split, of_split in facts.items():
+        for index, fact in enumerate(of_split):
+            if fact.problem:
+                yield names[split][index] if names else f"{split} sample {index}", fact.problem
+
+
+def _render(header: tuple[str, ...], rows: Iterable[Iterable[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
