@@ -15,19 +15,31 @@ class Origin:
     citation: str
 
 
-ORIGINS = {
-    "cifar10": Origin(
-        name="CIFAR-10",
-        creators=("Alex Krizhevsky", "Vinod Nair", "Geoffrey Hinton"),
-        published="2009",
-        url="https://www.cs.toronto.edu/~kriz/cifar.html",
-        description="Small colour photographs of ten classes, by Alex Krizhevsky, Vinod Nair and Geoffrey Hinton.",
-        citation="""@techreport{krizhevsky2009learning,
+CREATORS = ("Alex Krizhevsky", "Vinod Nair", "Geoffrey Hinton")
+URL = "https://www.cs.toronto.edu/~kriz/cifar.html"
+CITATION = """@techreport{krizhevsky2009learning,
   title = {Learning Multiple Layers of Features from Tiny Images},
   author = {Krizhevsky, Alex},
   institution = {University of Toronto},
   year = {2009},
   url = {https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf}
-}""",
+}"""
+
+ORIGINS = {
+    "cifar10": Origin(
+        name="CIFAR-10",
+        creators=CREATORS,
+        published="2009",
+        url=URL,
+        description="Small colour photographs of ten classes, by Alex Krizhevsky, Vinod Nair and Geoffrey Hinton.",
+        citation=CITATION,
+    ),
+    "cifar100": Origin(
+        name="CIFAR-100",
+        creators=CREATORS,
+        published="2009",
+        url=URL,
+        description="Small colour photographs of 100 classes, by Alex Krizhevsky, Vinod Nair and Geoffrey Hinton.",
+        citation=CITATION,
     ),
 }

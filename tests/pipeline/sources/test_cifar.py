@@ -6,11 +6,19 @@ import tarfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.sources.cifar import decode, read_archive, read_folder
 from shardset.errors import CorruptDataError, InputError
-from tests.helpers.cifar_format import BASE_FOLDER, CLASSES, TRAIN_FILES, dump_as_python2, make_archive
+from tests.helpers.cifar_format import (
+    BASE_FOLDER,
+    CLASSES,
+    TRAIN_FILES,
+    dump_as_python2,
+    make_archive,
+    make_tiny_cifar100,
+)
 
 SOURCE = Path("the source")
 
@@ -51,6 +59,32 @@ def test_archive_is_decoded(tiny, tmp_path):
 def test_folder_is_decoded(name, tiny, tmp_path):
     folder = tiny.write_files(tmp_path / "folder") / name
     assert_decoded(tiny, decode(read_folder(folder, files_of(tiny)), files_of(tiny), folder))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["archive", "folder"])
+def test_cifar100_is_decoded_as_by_torchvision(kind, tmp_path):
+    from torchvision.datasets import CIFAR100
+
+    files, batches = make_tiny_cifar100()
+    (tmp_path / "cifar-100-python").mkdir()
+    for name, content in files.items():
+        (tmp_path / "cifar-100-python" / name).write_bytes(content)
+    path = tmp_path / "tiny.tar.gz"
+    path.write_bytes(make_archive({f"cifar-100-python/{name}": content for name, content in files.items()}))
+    contents = read_archive(path, batches) if kind == "archive" else read_folder(tmp_path, batches)
+    images, labels, classes = decode(contents, batches, path)
+
+    class Tiny(CIFAR100):
+        train_list, test_list = ([*batches.batches[split].items()] for split in ("train", "test"))
+        meta = CIFAR100.meta | {"md5": batches.meta[1]}
+
+    for split in ("train", "test"):
+        expected = Tiny(tmp_path, train=split == "train")
+        assert len(expected) == 10
+        assert np.array_equal(images[split], [np.moveaxis(np.asarray(image), 2, 0) for image, _ in expected])
+        assert labels[split].tolist() == [label for _, label in expected]
+        assert classes == tuple(expected.classes)
 
 
 @pytest.mark.parametrize("name", [*TRAIN_FILES, "test_batch", "batches.meta"])
