@@ -9,11 +9,12 @@ import numpy as np
 
 from pipeline.errors import NotAnImageError, UnreadableImageError
 from pipeline.runtime.tasks import Progress, imap_on_threads
-from pipeline.sources.images.containers import Container, open_container
+from pipeline.sources.images.containers import Container, Listing, open_container
 from pipeline.sources.images.decode import Header, open_image, read_header
 from pipeline.sources.images.layout import find_class_problems, plan_by_folders, plan_by_metadata
 from pipeline.sources.images.metadata import find_metadata, read_metadata
-from pipeline.sources.images.parquet import find_parquet_files, open_parquet
+from pipeline.sources.images.parquet import SUFFIX as PARQUET_SUFFIX
+from pipeline.sources.images.parquet import is_parquet, open_parquet
 from shardset.errors import InputError
 from shardset.manifest import Split
 from shardset.reader import Labels
@@ -53,19 +54,40 @@ def read_catalog(path: Path, progress: Progress) -> Catalog:
 
     Raises InputError if `path` is none of these.
     """
-    if files := find_parquet_files(path):
-        table = open_parquet(path, files)
-        all_names = [name for of_split in table.names.values() for name in of_split]
-        headers, unreadable, ignored = _read_headers(table.open, all_names, progress)
-        classes, names, labels, open_file = table.classes, table.names, table.labels, table.open
-        splits = {
-            split: [(name, classes[label]) for name, label in zip(names[split], labels[split].tolist(), strict=True)]
-            for split in names
-        }
-        return Catalog(
-            classes, names, labels, open_file, headers, unreadable | ignored, {}, find_class_problems(splits)
+    if is_parquet(path):
+        return _read_parquet(path.parent, [path.name], Listing(), progress)
+    container = open_container(path)
+    if tables := [name for name in container.listing.files if name.lower().endswith(PARQUET_SUFFIX)]:
+        if not path.is_dir():
+            raise InputError(f"source {path}: has parquet files inside, such as {tables[0]}; unpack it")
+        return _read_parquet(path, tables, container.listing, progress)
+    return _read_container(container, progress)
+
+
+def _read_parquet(root: Path, files: list[str], listing: Listing, progress: Progress) -> Catalog:
+    others = [name for name in listing.files if not name.lower().endswith(PARQUET_SUFFIX)]
+    if images := [name for name in others if name.lower().endswith(IMAGE_SUFFIXES)]:
+        raise InputError(
+            f"source {root}: has parquet files and image files, such as {files[0]} and {images[0]}; keep one kind, or "
+            "name the folder of the parquet files as the source"
         )
-    return _read_container(open_container(path), progress)
+    table = open_parquet(root, files)
+    all_names = [name for of_split in table.names.values() for name in of_split]
+    headers, unreadable, not_images = _read_headers(table.open, all_names, progress)
+    splits = {
+        split: [(name, table.classes[label]) for name, label in zip(names, table.labels[split].tolist(), strict=True)]
+        for split, names in table.names.items()
+    }
+    return Catalog(
+        classes=table.classes,
+        names=table.names,
+        labels=table.labels,
+        open=table.open,
+        headers=headers,
+        unreadable=unreadable | not_images,
+        ignored=listing.ignored | dict.fromkeys(others, "not a parquet file"),
+        problems=[*listing.problems, *find_class_problems(splits)],
+    )
 
 
 def _read_container(container: Container, progress: Progress) -> Catalog:

@@ -1,32 +1,246 @@
-"""Parquet files in the layout of Hugging Face: a column of encoded images, and one of labels with their names."""
+"""Parquet files as Hugging Face's library `datasets` writes them: a column of encoded images, and one of labels."""
 
+import io
+import json
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import BinaryIO
+from threading import Lock
+from typing import Any, BinaryIO, NamedTuple
 
-from shardset.errors import InputError
-from shardset.manifest import Split
+import numpy as np
+
+from pipeline.errors import UnreadableImageError
+from pipeline.sources.images.parquet_layout import plan_splits
+from shardset.errors import InputError, named_os_errors
+from shardset.manifest import UNPRINTABLE, Split
+from shardset.models import printable
 from shardset.reader import Labels
+
+SUFFIX = ".parquet"
+MAGIC = b"PAR1"
+LFS_POINTER = b"version https://git-lfs"  # how a file begins that a clone without Git LFS leaves in its place
+# Row groups may be as large as their file, so they are read in batches. Threads ask for rows only nearly in order: the
+# batches read last are kept for those that are late.
+BATCH_ROWS = 16
+KEPT_BATCHES = 4
+BUFFER_BYTES = 1 << 20  # without a buffer, pyarrow reads all images of a row group before the first one is there
+MAX_REASON = 120  # characters
+
+
+class Columns(NamedTuple):
+    """The columns that matter, by the metadata of a file, and the names of the classes in the order of the labels."""
+
+    image: str
+    label: str
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class ParquetImages:
-    """The images of parquet files, by split and in order: names "FILE#ROW", and labels."""
+    """The images of parquet files, by split and in order: names "FILE#ROW", counted from 0, and labels."""
 
     classes: tuple[str, ...]
     names: dict[Split, list[str]]
     labels: dict[Split, Labels]
+    rows: "ImageRows"
 
     def open(self, name: str) -> BinaryIO:
-        """Open the encoded image of a row. Raises UnreadableImageError if the row has none."""
-        raise NotImplementedError(name)
+        """Open the encoded image of a row. Raises UnreadableImageError if the row has none.
+
+        Several threads may open images at the same time. In the order of `names`, each file is read once.
+        """
+        file, _, row = name.rpartition("#")
+        content = self.rows.read(file, int(row))
+        if content is None:
+            raise UnreadableImageError(
+                "the row holds no image, at most the path of one; write the file with images embedded"
+            )
+        return io.BytesIO(content)
 
 
-def find_parquet_files(path: Path) -> list[Path]:
-    """Return the parquet files that a source consists of, sorted, or none if it is another kind of source."""
-    return [path] if path.suffix == ".parquet" else []
+class ImageRows:
+    """Reads the images in a column of several files, nearly in order, with one file open and few images in memory."""
+
+    def __init__(self, root: Path, column: str) -> None:
+        self._root, self._column = root, column
+        self._lock = Lock()
+        self._kept: deque[tuple[str, int, Any]] = deque(maxlen=KEPT_BATCHES)  # file, first row, array of bytes
+        self._file: Any = None
+        self._name = ""
+        self._starts: list[int] = []  # the first row of each row group
+        self._batches: Iterator[Any] = iter(())
+        self._next_row = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ImageRows, (self._root, self._column)
+
+    def read(self, name: str, row: int) -> bytes | None:
+        """Return the content of a row, or None if it has none. Raises InputError for a damaged file."""
+        with self._lock, _reasons(self._root / name):
+            while not (batch := self._find_kept(name, row)):
+                self._seek(name, row)
+                first, self._next_row = self._next_row, -1  # and -1 it stays if the batch can't be read
+                images = next(self._batches).column(0).flatten()[0]
+                self._next_row = first + len(images)
+                self._kept.append((name, first, images))
+            _, first, images = batch
+            content: bytes | None = images[row - first].as_py()
+            return content
+
+    def _find_kept(self, name: str, row: int) -> tuple[str, int, Any] | None:
+        for batch in self._kept:
+            if batch[0] == name and batch[1] <= row < batch[1] + len(batch[2]):
+                return batch
+        return None
+
+    def _seek(self, name: str, row: int) -> None:
+        """Start at the row group of a row, unless what is being read will come there sooner."""
+        if self._name != name:
+            if self._file:
+                self._file.close()
+            self._name = ""
+            self._file = _open_file(self._root / name)
+            self._name, self._starts, self._next_row = name, _group_starts(self._file), -1
+        group = bisect_right(self._starts, row) - 1
+        near = min(self._starts[group], row - KEPT_BATCHES * BATCH_ROWS)
+        if not max(near, 0) <= self._next_row <= row:
+            groups = range(group, self._file.num_row_groups)
+            column = f"{self._column}.bytes"
+            self._batches = self._file.iter_batches(BATCH_ROWS, groups, [column], use_threads=False)
+            self._next_row = self._starts[group]
 
 
-def open_parquet(path: Path, files: list[Path]) -> ParquetImages:
-    """Open parquet files. Raises InputError if they have no images, or no labels with class names."""
-    raise InputError(f"source {path}: can't be read: {files}")
+def is_parquet(path: Path) -> bool:
+    """Tell whether a path is a parquet file, also a damaged one."""
+    with named_os_errors(path):
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC or path.name.lower().endswith(SUFFIX)
+
+
+def open_parquet(root: Path, files: Sequence[str]) -> ParquetImages:
+    """Open parquet files, given relative to `root`.
+
+    Raises InputError if their names don't say the split, or if they don't hold labelled images of the same classes.
+    """
+    splits = plan_splits(root, files)
+    columns: dict[str, Columns] = {}
+    names: dict[Split, list[str]] = {}
+    labels: dict[Split, Labels] = {}
+    for split, of_split in splits.items():
+        parts: dict[str, Labels] = {}
+        for name in of_split:
+            columns[name], parts[name] = _read_labels(root / name)
+        names[split] = [f"{name}#{row}" for name, part in parts.items() for row in range(len(part))]
+        labels[split] = np.concatenate([*parts.values()])
+    for first, second in pairwise(columns):
+        if columns[first] != columns[second]:
+            raise InputError(
+                f"{root / second}: should have the same columns and classes as {first}: expected "
+                f"{_describe(columns[first])}, got {_describe(columns[second])}"
+            )
+    of_all = next(iter(columns.values()))
+    return ParquetImages(of_all.classes, names, labels, ImageRows(root, of_all.image))
+
+
+def _read_labels(path: Path) -> tuple[Columns, Labels]:
+    with _reasons(path), _open_file(path) as file:
+        columns = _find_columns(path, file.schema_arrow)
+        table = file.read([columns.label], use_threads=False)
+    column = table.column(0)
+    labels: Labels = column.fill_null(-1).to_numpy().astype(np.int64)
+    wrong = (labels < 0) | (labels >= len(columns.classes))
+    if wrong.any():
+        row = int(wrong.argmax())
+        got = "null" if column[row].as_py() is None else labels[row]
+        raise InputError(
+            f"{path}, row {row}: {columns.label}: should be an index of a class, 0 to {len(columns.classes) - 1}, got "
+            f"{got}. If the labels of this split were never published, remove its files."
+        )
+    return columns, labels
+
+
+def _find_columns(path: Path, schema: Any) -> Columns:  # noqa: ANN401 (pyarrow has no types)
+    """Find the one column of images and the one of labels by what `datasets` wrote into the metadata."""
+    from pyarrow import types
+
+    features = _read_features(path, schema)
+    kinds = {name: feature.get("_type") if isinstance(feature, dict) else None for name, feature in features.items()}
+    found = {kind: [name for name in kinds if kinds[name] == kind] for kind in ("Image", "ClassLabel")}
+    if [len(of_kind) for of_kind in found.values()] != [1, 1]:
+        listed = ", ".join(f"{name} ({kind or 'nested'})" for name, kind in kinds.items())
+        raise InputError(f"{path}: should have one column Image and one ClassLabel, got {printable(listed, 500)}")
+    (image,), (label,) = found.values()
+    for name, expected in ((image, "struct<bytes: binary, path: string>"), (label, "int64")):
+        if schema.get_field_index(name) < 0:
+            raise InputError(f"{path}: {name}: the column is missing, though the metadata list it")
+        kind = schema.field(name).type
+        is_binary = types.is_struct(kind) and any(
+            field.name == "bytes" and (types.is_binary(field.type) or types.is_large_binary(field.type))
+            for field in kind
+        )
+        if not (is_binary if name == image else types.is_integer(kind)):
+            raise InputError(f"{path}: {name}: should be of type {expected}, got {printable(str(kind))}")
+    classes = features[label].get("names")
+    is_valid = isinstance(classes, list) and all(
+        isinstance(name, str) and name and not UNPRINTABLE.search(name) for name in classes
+    )
+    if not is_valid or len({*classes}) < len(classes):
+        got = printable(json.dumps(classes))
+        raise InputError(f"{path}: {label}: should have distinct printable names of classes in the metadata, got {got}")
+    return Columns(image, label, tuple(classes))
+
+
+def _read_features(path: Path, schema: Any) -> dict[str, Any]:  # noqa: ANN401 (pyarrow has no types)
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        features = None
+    if not isinstance(features, dict):
+        raise InputError(
+            f"{path}: has no metadata of Hugging Face that say which column holds images, got the columns "
+            f"{printable(', '.join(schema.names), 500)}. Write it with the library `datasets`."
+        )
+    return features
+
+
+def _describe(columns: Columns) -> str:
+    return f"{columns.image}, {columns.label} of {printable(', '.join(columns.classes))}"
+
+
+def _group_starts(file: Any) -> list[int]:  # noqa: ANN401 (pyarrow has no types)
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    return [0, *accumulate(sizes)][:-1]
+
+
+def _open_file(path: Path) -> Any:  # noqa: ANN401 (pyarrow has no types)
+    from pyarrow.parquet import ParquetFile
+
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise InputError(f"{path}: only a pointer of Git LFS; fetch the file itself by `git lfs pull`")
+    return ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)
+
+
+@contextmanager
+def _reasons(path: Path) -> Iterator[None]:
+    """Raise InputError for what pyarrow raises for damaged files, and if pyarrow is missing."""
+    try:
+        from pyarrow import ArrowException
+    except ImportError:
+        raise InputError(
+            f"source {path}: needs pyarrow: pip install --constraint constraints.txt -e '.[parquet]'"
+        ) from None
+    try:
+        with named_os_errors(path):
+            yield
+    except (ArrowException, OSError) as error:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+            raise  # from the system, not from the content
+        raise InputError(f"{path}: not a readable parquet file: {printable(str(error), MAX_REASON)}") from None
