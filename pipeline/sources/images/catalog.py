@@ -10,12 +10,12 @@ import numpy as np
 from pipeline.errors import NotAnImageError, UnreadableImageError
 from pipeline.runtime.tasks import Progress, imap_on_threads
 from pipeline.sources.images.containers import Container, Listing, open_container
-from pipeline.sources.images.decode import Header, open_image, read_header
+from pipeline.sources.images.decode import Header, open_image, read_header, silence_decoders
 from pipeline.sources.images.layout import find_class_problems, plan_by_folders, plan_by_metadata
 from pipeline.sources.images.metadata import find_metadata, read_metadata
 from pipeline.sources.images.parquet import SUFFIX as PARQUET_SUFFIX
 from pipeline.sources.images.parquet import is_parquet, open_parquet
-from shardset.errors import InputError
+from shardset.errors import InputError, named_os_errors
 from shardset.manifest import Split
 from shardset.reader import Labels
 
@@ -54,6 +54,7 @@ def read_catalog(path: Path, progress: Progress) -> Catalog:
 
     Raises InputError if `path` is none of these.
     """
+    silence_decoders()
     if is_parquet(path):
         return _read_parquet(path.parent, [path.name], Listing(), progress)
     container = open_container(path)
@@ -92,7 +93,7 @@ def _read_parquet(root: Path, files: list[str], listing: Listing, progress: Prog
 
 def _read_container(container: Container, progress: Progress) -> Catalog:
     listing = container.listing
-    metadata = find_metadata(listing.files)
+    metadata = find_metadata(listing.files, listing.folders)
     files = [name for name in listing.files if name not in metadata]
     headers, unreadable, ignored = _read_headers(container.open, files, progress)
     images = [name for name in files if name not in ignored]
@@ -129,7 +130,7 @@ def _read_headers(
 
     def read(name: str) -> Header | UnreadableImageError:
         try:
-            with open_file(name) as file, open_image(file) as image:
+            with named_os_errors(name), open_file(name) as file, open_image(file) as image:
                 return read_header(image)
         except UnreadableImageError as error:
             return error

@@ -4,13 +4,16 @@ With `orientation: ignore`, RGB and grey images become what torchvision's ImageF
 bit for bit.
 """
 
-import struct
+import ctypes
+import errno
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
+from threading import Lock
 from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, _imaging
 from PIL.Image import Resampling, Transpose
 
 from pipeline.errors import NotAnImageError, UnreadableImageError
@@ -22,9 +25,14 @@ Mode = Literal["L", "RGB"]  # of stored images: grey or red, green and blue
 
 # Not those for which Pillow starts another program, nor those without a magic number, which text may be taken for.
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# Those whose first bytes are long enough to tell a damaged image from a file of another kind.
+SIGNED_FORMATS = ("AVIF", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
+SIGNATURE_BYTES = 16
 MAX_PIXELS = 100_000_000
+LARGE_PIXELS = 32_000_000  # Pillow needs 4 bytes a pixel, and as many for each conversion
 GREY_MODES = ("1", "L", "LA", "La", "I", "F")  # and those that start with I;16
-ORIENTATION_TAG, BITS_TAG = 0x0112, 258
+ORIENTATION_TAG, SUBFILE_TAG, BITS_TAG = 0x0112, 254, 258
+REDUCED_SUBFILE = 1
 TRANSPOSITIONS = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
@@ -34,7 +42,10 @@ TRANSPOSITIONS = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
+BAND_ROWS = 256
 MAX_REASON = 120  # characters
+
+_large_image = Lock()  # so that several large images don't need gigabytes at the same time
 
 
 class Header(NamedTuple):
@@ -47,19 +58,35 @@ class Header(NamedTuple):
 
     @property
     def is_grey(self) -> bool:
-        return self.mode in GREY_MODES or self.mode.startswith("I;16")
+        return is_grey(self.mode)
+
+
+def is_grey(mode: str) -> bool:
+    """Say whether images of this mode of Pillow have no colours."""
+    return mode in GREY_MODES or mode.startswith("I;16")
+
+
+def silence_decoders() -> None:
+    """Keep warnings of Pillow and messages of libtiff, which name no file, off stderr.
+
+    This holds for the process, because threads share the filters of `warnings` and the handlers of libtiff.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    with suppress(AttributeError, OSError):  # where it is a part of Pillow's own library, it can't be reached
+        ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 def open_image(file: BinaryIO) -> Image.Image:
     """Open an image without decoding it. Raises UnreadableImageError, which gives the reason."""
-    with _reasons():
+    with decoder_errors():
         try:
             image = Image.open(file, formats=FORMATS)
         except UnidentifiedImageError:
-            raise NotAnImageError("not an image, or its start is damaged") from None
-        except Image.DecompressionBombError:
-            raise UnreadableImageError(f"more than {MAX_PIXELS // 10**6} megapixels") from None
+            file.seek(0)
+            raise _unidentified(file.read(SIGNATURE_BYTES)) from None
     _check_size(image.width, image.height)
+    if getattr(image, "tag_v2", {}).get(SUBFILE_TAG) == REDUCED_SUBFILE:
+        raise UnreadableImageError("its first page is a thumbnail, as in raw photographs; convert it to JPEG or PNG")
     return image
 
 
@@ -73,8 +100,9 @@ def decode_image(image: Image.Image, mode: Mode, preparation: Preparation) -> tu
 
     Of several frames or pages the first is taken. Raises UnreadableImageError, which gives the reason.
     """
-    with _reasons():
+    with _large_image if image.width * image.height > LARGE_PIXELS else nullcontext(), decoder_errors():
         image.load()
+        _check_size(image.width, image.height)  # of an icon the header may say something else
         orientation = _read_orientation(image)
         converted = _convert(image, mode)
         if preparation.orientation == "exif" and orientation in TRANSPOSITIONS:
@@ -84,6 +112,43 @@ def decode_image(image: Image.Image, mode: Mode, preparation: Preparation) -> tu
     return np.ascontiguousarray(channels_first), orientation
 
 
+def has_more_frames(image: Image.Image) -> bool:
+    """Say whether a decoded image is the first of several frames or pages."""
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # noqa: BLE001 (as in decoder_errors; a damaged second frame doesn't matter)
+        return False
+
+
+@contextmanager
+def decoder_errors() -> Iterator[None]:
+    """Turn what Pillow and the readers of archives raise for damaged files into UnreadableImageError."""
+    try:
+        yield
+    except (UnreadableImageError, MemoryError):  # a lack of memory says nothing about the file
+        raise
+    except Image.DecompressionBombError:
+        raise UnreadableImageError(f"more than {MAX_PIXELS // 10**6} megapixels") from None
+    except Exception as error:
+        # The disk raises errors with a number. But EINVAL means an offset, read from the file, that leads nowhere.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        # Pillow's decoders raise errors of many types: SyntaxError, struct.error, IndexError and others.
+        reason = printable(str(error), MAX_REASON) or type(error).__name__
+        is_plain = "truncated" in reason.lower()
+        raise UnreadableImageError(reason if is_plain else f"damaged or not supported: {reason}") from None
+
+
+def _unidentified(start: bytes) -> UnreadableImageError:
+    if not start:
+        return NotAnImageError("an empty file")
+    for name in SIGNED_FORMATS:
+        _, accepts = Image.OPEN[name]
+        if accepts and accepts(start):
+            return UnreadableImageError(f"damaged or not supported: its {name} header")
+    return NotAnImageError("not an image, or of a format other than JPEG, PNG, GIF, WebP, TIFF, AVIF and BMP")
+
+
 def _resize_and_crop(image: Image.Image, resize: int | None, size: int) -> Image.Image:
     """Resize so that the short side is `resize`, and crop the centre, with the rounding of torchvision."""
     width, height = image.size
@@ -91,9 +156,15 @@ def _resize_and_crop(image: Image.Image, resize: int | None, size: int) -> Image
         short, long = sorted(image.size)
         new_long = int(resize * long / short)
         new_size = (resize, new_long) if width <= height else (new_long, resize)
-        _check_size(*new_size)
+        if resize * new_long > MAX_PIXELS:
+            raise UnreadableImageError(
+                f"{width:,} x {height:,} would be resized to {new_size[0]:,} x {new_size[1]:,}, more than "
+                f"{MAX_PIXELS // 10**6} megapixels"
+            )
         if new_size != image.size:
             image = image.resize(new_size, Resampling.BILINEAR)
+    elif image.size != (size, size):
+        raise UnreadableImageError(f"{width:,} x {height:,} instead of {size:,} x {size:,}; set images.resize")
     left, top = (int(round((side - size) / 2)) for side in image.size)  # noqa: RUF046 (round to even, as torchvision)
     return image.crop((left, top, left + size, top + size))
 
@@ -103,19 +174,22 @@ def _convert(image: Image.Image, mode: Mode) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         image = _reduce_to_8_bits(image)
     if not image.has_transparency_data:
-        return image.convert(mode)
+        return image if image.mode == mode else image.convert(mode)
     opaque = Image.new(mode, image.size, "white")
-    with_alpha = image.convert("RGBA")
-    opaque.paste(with_alpha.convert(mode), mask=with_alpha.getchannel("A"))
+    for top in range(0, image.height, BAND_ROWS):  # in bands, because the conversions take 8 bytes a pixel
+        box = (0, top, image.width, min(top + BAND_ROWS, image.height))
+        band = image.crop(box).convert("RGBA")
+        opaque.paste(band.convert(mode), box, mask=band.getchannel("A"))
     return opaque
 
 
 def _reduce_to_8_bits(image: Image.Image) -> Image.Image:
     """Keep the upper 8 bits of grey values of up to 16 bits. Pillow itself would clip them to 255."""
-    values = np.asarray(image)
-    # Of 32-bit values nobody knows the range, unless the format has 16 bits at most.
+    # Of other values nobody knows the range, unless the format has 16 bits at most.
     if not image.mode.startswith("I;16") and (image.format not in ("PNG", "PPM") or image.mode == "F"):
-        raise UnreadableImageError(f"grey values of 32 bits (mode {image.mode}); convert it to 8 or 16 bits")
+        kind = "fractions" if image.mode == "F" else "signed or have 32 bits"
+        raise UnreadableImageError(f"its grey values are {kind}; convert it to 8 or 16 bits")
+    values = np.asarray(image)
     bits = getattr(image, "tag_v2", {}).get(BITS_TAG, (16,))[0]
     reduced = (values >> (bits - 8)).astype(np.uint8)
     if "transparency" in image.info:
@@ -126,26 +200,11 @@ def _reduce_to_8_bits(image: Image.Image) -> Image.Image:
 def _read_orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(ORIENTATION_TAG, 1)
-    except (SyntaxError, ValueError, OSError, LookupError, TypeError, struct.error):
-        return 1  # damaged EXIF data say nothing about the pixels
-    return orientation if orientation in TRANSPOSITIONS else 1
+        return int(orientation) if orientation in TRANSPOSITIONS else 1
+    except Exception:  # noqa: BLE001 (as in decoder_errors; damaged EXIF data say nothing about the pixels)
+        return 1
 
 
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise UnreadableImageError(f"{width:,} x {height:,} are more than {MAX_PIXELS // 10**6} megapixels")
-
-
-@contextmanager
-def _reasons() -> Iterator[None]:
-    """Turn what Pillow raises for damaged files into UnreadableImageError."""
-    try:
-        yield
-    except (UnreadableImageError, MemoryError):  # a lack of memory says nothing about the file
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # from the disk, not from Pillow
-        # Pillow's decoders raise errors of many types: SyntaxError, struct.error, IndexError and others.
-        reason = printable(str(error), MAX_REASON) or type(error).__name__
-        raise UnreadableImageError(reason) from None

@@ -110,7 +110,7 @@ def plan_by_metadata(images: Iterable[str], rows: Iterable[MetadataRow]) -> Layo
 
 
 def find_class_problems(splits: Mapping[Split, Iterable[tuple[str, str]]]) -> list[str]:
-    """List what is wrong with the classes and splits as a whole."""
+    """List what is wrong with classes and splits taken together."""
     found = {split: {label for _, label in of_split} for split, of_split in splits.items()}
     problems = [f"{split}: no images" for split, labels in found.items() if not labels]
     if "train" not in found:

@@ -4,8 +4,8 @@ import base64
 import hashlib
 import io
 
-from pipeline.errors import PipelineError
-from pipeline.sources.images.decode import decode_image, open_image
+from pipeline.errors import PipelineError, UnreadableImageError
+from pipeline.sources.images.decode import decode_image, open_image, silence_decoders
 from shardset.manifest import Preparation
 
 # 24 x 16 pixels: one baseline JPEG with subsampled colours, one progressive with full ones.
@@ -33,11 +33,15 @@ SHA256 = "62a36d87e4c6d4823744f1df270d4b08d9954f599ae20a65051fef08f8321df2"
 
 
 def check_decoder() -> None:
-    """Decode two embedded JPEGs. Raises PipelineError if their pixels are not those expected."""
+    """Silence the decoder, and decode two embedded JPEGs. Raises PipelineError if their pixels are wrong."""
+    silence_decoders()
     preparation = Preparation(resize=11, size=9, filter="bilinear", orientation="ignore", background="white")
     sha256 = hashlib.sha256()
     for jpeg in JPEGS:
-        pixels, _ = decode_image(open_image(io.BytesIO(base64.b64decode(jpeg))), "RGB", preparation)
+        try:
+            pixels, _ = decode_image(open_image(io.BytesIO(base64.b64decode(jpeg))), "RGB", preparation)
+        except UnreadableImageError as error:
+            raise PipelineError(f"Pillow can't read JPEGs on this machine: {error}. Install it from PyPI.") from None
         sha256.update(pixels.data)
     if sha256.hexdigest() != SHA256:
         raise PipelineError(

@@ -2,7 +2,8 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
@@ -12,17 +13,27 @@ import numpy as np
 from pipeline.errors import UnreadableImageError
 from pipeline.runtime.tasks import imap_on_threads
 from pipeline.sources.images.catalog import Catalog
-from pipeline.sources.images.decode import Mode, decode_image, open_image, read_header
+from pipeline.sources.images.decode import (
+    Header,
+    Mode,
+    decode_image,
+    decoder_errors,
+    has_more_frames,
+    open_image,
+    read_header,
+)
+from shardset.errors import InputError, named_os_errors
 from shardset.manifest import Preparation, Split
 from shardset.reader import BLOCK_VALUES, Array, Labels, split_range
 
+MAX_SIZES = 5  # listed in a message
 CHANNELS: dict[Mode, tuple[str, ...]] = {"L": ("grey",), "RGB": ("red", "green", "blue")}
 
 
 class ImageFacts(NamedTuple):
     """What is known about the file of a sample; width and height as stored, in pixels; `mode` is Pillow's.
 
-    `problem` says why it can't be decoded, or is None.
+    `problem` says why it can't be decoded, or is None. `has_more_frames`: it is the first frame or page of several.
     """
 
     sha256: str
@@ -31,6 +42,7 @@ class ImageFacts(NamedTuple):
     orientation: int
     mode: str
     problem: str | None = None
+    has_more_frames: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,24 +80,52 @@ class FileReader:
     preparation: Preparation
 
     def __call__(self, split: Split, index: int) -> tuple[Array, ImageFacts]:
+        name = self.catalog.names[split][index]
+        if problem := self.catalog.unreadable.get(name):  # not read again, because the file may be huge
+            return self._unreadable(ImageFacts("", 0, 0, 1, "", problem))
         sha256, width, height, mode = "", 0, 0, ""
         try:
-            with self.catalog.open(self.catalog.names[split][index]) as file:
+            with decoder_errors(), named_os_errors(name), self.catalog.open(name) as file:
                 content = file.read()
             sha256 = hashlib.sha256(content).hexdigest()
             with open_image(io.BytesIO(content)) as image:
                 _, mode, width, height = read_header(image)
                 pixels, orientation = decode_image(image, self.mode, self.preparation)
+                more = has_more_frames(image)
         except UnreadableImageError as error:
-            size = self.preparation.size
-            black = np.zeros((len(CHANNELS[self.mode]), size, size), np.uint8)
-            return black, ImageFacts(sha256, width, height, 1, mode, str(error))
-        return pixels, ImageFacts(sha256, width, height, orientation, mode)
+            return self._unreadable(ImageFacts(sha256, width, height, 1, mode, str(error)))
+        return pixels, ImageFacts(sha256, width, height, orientation, mode, has_more_frames=more)
+
+    def _unreadable(self, facts: ImageFacts) -> tuple[Array, ImageFacts]:
+        return np.zeros((len(CHANNELS[self.mode]), self.preparation.size, self.preparation.size), np.uint8), facts
 
 
 def samples_of(catalog: Catalog, preparation: Preparation) -> ImageSamples:
-    """Return the samples of a catalog without problems. They are grey if all images are, else red, green and blue."""
-    headers = [catalog.headers[name] for names in catalog.names.values() for name in names if name in catalog.headers]
-    mode: Mode = "L" if headers and all(header.is_grey for header in headers) else "RGB"
+    """Return the samples of a catalog without problems. They are grey if all images are, else red, green and blue.
+
+    Raises InputError if images of another size would have to be resized and `resize` is null.
+    """
+    used = (name for names in catalog.names.values() for name in names)
+    headers = {name: catalog.headers[name] for name in used if name in catalog.headers}
+    check_sizes(headers, preparation)
+    mode: Mode = "L" if headers and all(header.is_grey for header in headers.values()) else "RGB"
     reader = FileReader(catalog, mode, preparation)
     return ImageSamples(catalog.classes, CHANNELS[mode], catalog.labels, catalog.names, preparation, reader)
+
+
+def check_sizes(headers: Mapping[str, Header], preparation: Preparation) -> None:
+    """Raise InputError if images are not resized and some, given by name, aren't squares of `size` pixels already."""
+    size = preparation.size
+    sizes = Counter(f"{header.width:,} x {header.height:,}" for header in headers.values())
+    num_others = len(headers) - sizes[f"{size:,} x {size:,}"]
+    if preparation.resize is not None or not num_others:
+        return
+    width, height = next(iter(headers.values()))[-2:]
+    is_square = len(sizes) == 1 and width == height
+    remedy = f"images.size to {width}" if is_square else f"images.resize, for example to {size}"
+    found = ", ".join(f"{size} ({count:,})" for size, count in sizes.most_common(MAX_SIZES))
+    raise InputError(
+        f"with images.resize null all images should be {size} x {size} pixels, as images.size says, but "
+        f"{num_others:,} of {len(headers):,} are not: {found}{', ...' * (len(sizes) > MAX_SIZES)}: set {remedy} in "
+        "params.yaml"
+    )

@@ -9,14 +9,17 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.sources.images.decode import is_grey
 from pipeline.sources.images.samples import ImageFacts
 from shardset.errors import InputError
 from shardset.manifest import Split
+from shardset.models import printable
 from shardset.reader import Labels
 
 SAMPLES_HEADER = ("index", "source", "sha256", "label", "width", "height", "orientation", "mode")
 SKIPPED_HEADER = ("source", "reason")
 UNCHANGED_MODES = ("RGB", "L")
+MAX_NAME = 300  # characters
 
 Names = Mapping[Split, Sequence[str]]
 Facts = Mapping[Split, Sequence[ImageFacts]]
@@ -30,8 +33,9 @@ def find_unreadable(facts: Facts) -> dict[Split, list[int]]:
 def check_readable(names: Names | None, facts: Facts) -> None:
     """Raise InputError, which lists all samples that could not be decoded with the reasons, if there are any."""
     if rows := [*_skipped_rows(names, facts)]:
+        lines = [f"{printable(name, MAX_NAME)}: {reason}" for name, reason in rows]
         raise InputError(
-            "\n  ".join([f"{len(rows):,} images can't be read:", *map(": ".join, rows)])
+            "\n  ".join([f"{len(rows):,} {'images' if len(rows) > 1 else 'image'} can't be read:", *lines])
             + "\nRepair or remove them, or set images.unreadable to skip in params.yaml."
         )
 
@@ -63,10 +67,13 @@ def render_tables(
 
 
 def count_conversions(facts: Facts, *, is_turned: bool) -> str:
-    """Count in one line the images that were converted from another mode, or turned as EXIF says."""
-    of_all = [*chain.from_iterable(facts.values())]
+    """Count in one line the images converted from another mode, turned as EXIF says, or the first frame of several."""
+    of_all = [fact for fact in chain.from_iterable(facts.values()) if not fact.problem]
+    stored_mode = "L" if all(is_grey(fact.mode) for fact in of_all) else "RGB"
+    converted = [fact.mode for fact in of_all if fact.mode != stored_mode]
     turned = [f"EXIF orientation {fact.orientation}" for fact in of_all if is_turned and fact.orientation > 1]
-    return count_equal([*(fact.mode for fact in of_all if fact.mode not in UNCHANGED_MODES), *turned])
+    first = ["first of several frames or pages" for fact in of_all if fact.has_more_frames]
+    return count_equal([*converted, *turned, *first])
 
 
 def count_equal(values: Iterable[str]) -> str:
