@@ -19,9 +19,10 @@ from benchmarks.memory import watch_peak
 from benchmarks.results import SCALES, describe_machine, plot, render
 from benchmarks.rounds import ROUNDS, is_due
 from pipeline.cli import RAW_DIR, REPORT_DIR, SHARDS_DIR, STATS_PATH
-from pipeline.shards.writer import compute_content_hash, write_raw_set
+from pipeline.shards.raw import write_samples
+from pipeline.shards.writer import save_manifest
 from pipeline.sources import synthetic
-from pipeline.stages.download import CHANNELS
+from pipeline.sources.source import CHANNELS, ArraySamples
 
 HERE = Path(__file__).parent
 WORK_DIR = Path("build/bench").absolute()
@@ -140,8 +141,9 @@ def make_folder(name: str, raw_dir: Path | None, scale: int = 1) -> Path:
     else:
         print(f"generating {scale} x {sum(CIFAR_SAMPLES.values()):,} images", flush=True)
         images, labels, classes = synthetic.generate({split: count * scale for split, count in CIFAR_SAMPLES.items()})
-        content = compute_content_hash(images, labels)
-        write_raw_set(folder / RAW_DIR, "synthetic", classes, CHANNELS, images, labels, content)
+        (folder / RAW_DIR).mkdir()
+        raw, _, _ = write_samples(folder / RAW_DIR, "synthetic", ArraySamples(classes, CHANNELS, images, labels))
+        save_manifest(raw.manifest, folder / RAW_DIR)
     return folder
 
 

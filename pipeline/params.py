@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from pipeline.sources.registry import DATASETS
 from shardset.errors import InputError
-from shardset.manifest import Dtype, Orientation, Scheme, Split
+from shardset.manifest import Dtype, Orientation, Preparation, Scheme, Split
 from shardset.models import Model, parse, printable
 
 # PyYAML's time grows with the square of both.
@@ -58,6 +58,13 @@ class ImagesParams(Model, frozen=True):
             raise ValueError(f"resize: should be at least size, {self.size}, or null")
         if (self.test_fraction or 0) + (self.val_fraction or 0) >= 1:
             raise ValueError("val_fraction: should leave something for train: less than 1 - test_fraction")
+
+    @property
+    def preparation(self) -> Preparation:
+        """How images become pixels, as the manifest records it."""
+        return Preparation(
+            resize=self.resize, size=self.size, filter="bilinear", orientation=self.orientation, background="white"
+        )
 
     @property
     def fractions(self) -> dict[Split, float | None]:

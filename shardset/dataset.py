@@ -100,6 +100,11 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # mypy doesn't follow torch'
         return self._data.targets
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """The file of each sample, as a path within the source. Raises InputError if they don't come from files."""
+        return self._data.sources
+
+    @property
     def mean(self) -> tuple[float, ...]:
         """The mean subtracted from each channel, of pixels scaled to [0, 1]."""
         return self._normalization.mean

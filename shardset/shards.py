@@ -1,5 +1,6 @@
 """An open shard set: .npy files of images and labels, described by a manifest, read as numpy arrays."""
 
+import csv
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardset.content import Digests, hash_content, hash_images
-from shardset.errors import CorruptDataError, DamagedFileError
+from shardset.errors import CorruptDataError, DamagedFileError, InputError, named_os_errors
 from shardset.manifest import MANIFEST_NAME, Manifest, SetFile, Shard, Split, load_manifest
 from shardset.reader import Array, Labels, ShardReader
 from shardset.threads import map_on_threads
@@ -30,6 +31,8 @@ IGNORED_NAMES = (
     "__pycache__",
     ".*.tmp",
 )
+
+SAMPLES_NAME = "samples.csv"  # in the folder of each split, if its samples come from image files
 
 MapFiles = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
@@ -78,6 +81,26 @@ class ShardSet:
     def labels(self, split: Split) -> Labels:
         """Read a split's labels, (N,) int64. Raises CorruptDataError."""
         return np.concatenate([self.reader.labels(shard) for shard in self.shards(split)])
+
+    def sources(self, split: Split) -> tuple[str, ...]:
+        """Read the names of the files that a split's samples come from, in order: paths within the source.
+
+        Raises InputError if the set was not made from image files, and CorruptDataError if samples.csv is damaged.
+        """
+        listed = {file.path: file for file in self.manifest.files}
+        if (path := f"{split}/{SAMPLES_NAME}") not in listed:
+            raise InputError(f"{self.dir}: was not made from image files, so its samples have no names")
+        self.reader.verify_file(listed[path])
+        with (self.dir / path).open(encoding="utf-8", newline="") as file:
+            return tuple(row["source"] for row in csv.DictReader(file))
+
+    def read_files(self) -> dict[str, str]:
+        """Read the set's text files, such as samples.csv, by their path."""
+        texts = {}
+        for file in self.manifest.files:
+            with named_os_errors(path := self.dir / file.path):
+                texts[file.path] = path.read_bytes().decode()
+        return texts
 
     def take(self, split: Split, indices: Array) -> Array:
         """Read some images of a split in the order of `indices`, (len(indices), C, H, W) of the manifest's dtype."""

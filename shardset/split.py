@@ -46,6 +46,12 @@ class OpenSplit:
         """The labels as Python integers."""
         return tuple(self.labels.tolist())
 
+    @cached_property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the files that the samples come from."""
+        shards, split, _ = self._arguments
+        return shards.sources(split)
+
     def image(self, number: int) -> Array:
         """Return a view of one image, (C, H, W) of the manifest's dtype, read-only unless it is in RAM."""
         shard = bisect_right(self._starts, number) - 1

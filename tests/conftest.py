@@ -9,8 +9,8 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
 from pipeline.sources.registry import DATASETS
-from pipeline.stages.download import download_dataset
 from tests.helpers.cifar_format import TinyCifar, make_tiny_cifar
+from tests.helpers.shard_sets import download
 from tests.helpers.workspace import Workspace, make_workspace
 
 # A proxy or source set for other purposes must not reach the tests; tests/repository/test_real_data.py uses it.
@@ -33,7 +33,7 @@ def workspace(tmp_path: Path) -> Workspace:
 def synthetic_raw(tmp_path_factory) -> Path:
     """The raw shard set of the synthetic dataset, to be read only."""
     raw_dir = tmp_path_factory.mktemp("synthetic") / "raw"
-    download_dataset("synthetic", raw_dir, raw_dir, None, lambda done, total: None)
+    download("synthetic", raw_dir, raw_dir)
     return raw_dir
 
 
@@ -49,7 +49,7 @@ def tiny_raw(tiny, tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(DATASETS, "tiny", tiny.facts())
         source = tiny.write_files(path / "source")
-        download_dataset("tiny", path / "raw", path / "archives", str(source), lambda done, total: None)
+        download("tiny", path / "raw", path / "archives", source)
     return path / "raw"
 
 

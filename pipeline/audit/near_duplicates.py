@@ -69,18 +69,18 @@ def find_near_duplicates(raw: ShardSet, max_distance: float = MAX_DISTANCE) -> l
     return [pair for pairs in map_tasks(find, tasks) for pair in pairs]
 
 
-def reduce_images(pixels: Array) -> Array:
-    """Reduce images (n, C, H, W) uint8 to at most SIDE x SIDE pixels, each the mean of what it covers, rounded.
+def reduce_images(pixels: Array, side: int = SIDE) -> Array:
+    """Reduce images (n, C, H, W) uint8 to at most side x side pixels, each the mean of what it covers, rounded.
 
     Where a pixel lies across a border, both sides count their share of it.
     """
     sums, num_units = pixels, 1
     for axis, size in ((2, pixels.shape[2]), (3, pixels.shape[3])):
-        if size > SIDE:
-            # In units of 1 / SIDE of a pixel, so that each box has `size` units and all shares are integers.
-            first, share = np.divmod(np.arange(SIDE) * size, SIDE)
+        if size > side:
+            # In units of 1 / side of a pixel, so that each box has `size` units and all shares are integers.
+            first, share = np.divmod(np.arange(side) * size, side)
             cut = np.take(sums, first, axis) * np.expand_dims(share, [i for i in range(4) if i != axis])
-            sums = SIDE * np.add.reduceat(sums, first, axis, np.int64) - cut + np.roll(cut, -1, axis)
+            sums = side * np.add.reduceat(sums, first, axis, np.int64) - cut + np.roll(cut, -1, axis)
             num_units *= size
     return pixels if num_units == 1 else ((2 * sums + num_units) // (2 * num_units)).astype(np.uint8)
 

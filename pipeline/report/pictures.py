@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.image import imsave
 
-from pipeline.audit.near_duplicates import NearDuplicate
+from pipeline.audit.near_duplicates import NearDuplicate, reduce_images
 from pipeline.audit.survey import Survey
 from shardset.manifest import Split
 from shardset.reader import Array
@@ -19,6 +19,7 @@ SAMPLES_PER_CLASS = 8
 CLOSEST_PAIRS = 24
 FARTHEST_PAIRS = 12
 GAP = 2  # pixels between images
+MAX_SIDE = 64  # pixels of a drawn image
 NO_SOFTWARE: Any = {"Software": None}  # keeps the version of matplotlib out of the file
 
 
@@ -97,7 +98,11 @@ def draw_pairs(raw: ShardSet, pairs: Sequence[NearDuplicate]) -> list[PairPictur
 
 
 def draw_images(images: Array) -> Png:
-    """Draw images, (n, C, H, W) uint8, in a row. The first three of three or more channels are red, green and blue."""
+    """Draw images, (n, C, H, W) uint8, in a row, reduced to MAX_SIDE pixels.
+
+    The first three of three or more channels are red, green and blue.
+    """
+    images = reduce_images(images, MAX_SIDE)
     num_images, _, height, width = images.shape
     rgb = images[:, :3] if images.shape[1] >= len("rgb") else images[:, :1].repeat(3, axis=1)
     row = np.zeros((height, num_images * (width + GAP) - GAP, 4), np.uint8)

@@ -83,7 +83,23 @@ def write_samples(
     done = iter(map_tasks(_write_raw_shard, all_jobs, one_by_one=samples.preparation is not None))
     by_split = {split: list(islice(done, len(of_split))) for split, of_split in jobs.items()}
     digests = {split: np.concatenate([raw.digests for raw in of_split]) for split, of_split in by_split.items()}
-    manifest = Manifest(
+    splits = {
+        split: SplitShards(samples=len(digests[split]), shards=tuple(raw.shard for raw in of_split))
+        for split, of_split in by_split.items()
+    }
+    facts = {split: [fact for raw in of_split for fact in raw.facts] for split, of_split in by_split.items()}
+    return ShardSet(set_dir, _make_manifest(dataset, samples, splits, digests)), digests, facts
+
+
+def samples_per_shard(image_shape: tuple[int, int, int]) -> int:
+    """Return how many samples a raw shard of these images, (C, H, W), holds."""
+    return max(1, min(MAX_SAMPLES_PER_SHARD, MAX_BYTES_PER_SHARD // prod(image_shape)))
+
+
+def _make_manifest(
+    dataset: str, samples: Samples, splits: dict[Split, SplitShards], digests: Mapping[Split, Digests]
+) -> Manifest:
+    return Manifest(
         format_version=2,
         dataset=dataset,
         classes=samples.classes,
@@ -95,19 +111,9 @@ def write_samples(
         normalization=None,
         preparation=samples.preparation,
         skipped=0,
-        splits={
-            split: SplitShards(samples=len(digests[split]), shards=tuple(raw.shard for raw in of_split))
-            for split, of_split in by_split.items()
-        },
+        splits=splits,
         files=(),
     )
-    facts = {split: [fact for raw in of_split for fact in raw.facts] for split, of_split in by_split.items()}
-    return ShardSet(set_dir, manifest), digests, facts
-
-
-def samples_per_shard(image_shape: tuple[int, int, int]) -> int:
-    """Return how many samples a raw shard of these images, (C, H, W), holds."""
-    return max(1, min(MAX_SAMPLES_PER_SHARD, MAX_BYTES_PER_SHARD // prod(image_shape)))
 
 
 def _write_raw_shard(job: _RawJob) -> RawShard:

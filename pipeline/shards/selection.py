@@ -30,7 +30,6 @@ def check_fractions(splits: Container[Split], fractions: Mapping[Split, float | 
 
 
 def select_samples(
-    raw: ShardSet,
     digests: Mapping[Split, Digests],
     excluded: Mapping[Split, Sequence[int]],
     fractions: Mapping[Split, float | None],
@@ -39,7 +38,7 @@ def select_samples(
 
     With the SHA-256 of its pixels as a fraction of 2^256, a sample moves to the first split if it is below that split's
     fraction, to the second one if it is in the next fraction. So equal images move together, and an added image moves
-    no other. Raises InputError for an empty split, or one with a class that train lacks.
+    no other.
     """
     chosen = {split: np.delete(np.arange(len(of_split)), excluded[split]) for split, of_split in digests.items()}
     selection: dict[Split, tuple[Split, NDArray[np.int64]]] = {split: (split, kept) for split, kept in chosen.items()}
@@ -55,9 +54,18 @@ def select_samples(
             rest &= ~inside
         start = stop
     selection["train"] = "train", train[rest]
-    ordered = {split: selection[split] for split in SPLITS if split in selection}
-    _check_classes(raw, ordered)
-    return ordered
+    return {split: selection[split] for split in SPLITS if split in selection}
+
+
+def check_selection(raw: ShardSet, selection: Selection) -> None:
+    """Raise InputError for an empty split, or one with a class that train lacks."""
+    found = {split: set(raw.labels(origin)[chosen].tolist()) for split, (origin, chosen) in selection.items()}
+    for split, labels in found.items():
+        if not labels:
+            raise InputError(f"{split}: no images are left for it")
+        if lacking := sorted(labels - found["train"]):
+            names = ", ".join(raw.manifest.classes[label] for label in lacking)
+            raise InputError(f"{split}: train lacks these classes: {names}: add images, or lower the fractions")
 
 
 def apply_selection(raw: ShardSet, digests: Mapping[Split, Digests], selection: Selection) -> ShardSet:
@@ -87,13 +95,3 @@ def apply_selection(raw: ShardSet, digests: Mapping[Split, Digests], selection: 
     shutil.rmtree(staged.dir)
     content = hash_content((digests[origin][chosen], labels[split]) for split, (origin, chosen) in selection.items())
     return ShardSet(raw.dir, replace(raw.manifest, splits=splits, content_sha256=content))
-
-
-def _check_classes(raw: ShardSet, selection: Selection) -> None:
-    found = {split: set(raw.labels(origin)[chosen].tolist()) for split, (origin, chosen) in selection.items()}
-    for split, labels in found.items():
-        if not labels:
-            raise InputError(f"{split}: no images are left for it")
-        if lacking := sorted(labels - found["train"]):
-            names = ", ".join(raw.manifest.classes[label] for label in lacking)
-            raise InputError(f"{split}: train lacks these classes: {names}: add images, or lower the fractions")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -22,9 +22,6 @@ from pipeline.sources.registry import DATASETS, Archive, Dataset
 from shardset.errors import InputError
 from shardset.manifest import Preparation, Split
 from shardset.reader import Array, Labels
-
-if TYPE_CHECKING:
-    from pipeline.params import ImagesParams
 
 LOGGER = logging.getLogger(__name__)
 
@@ -53,25 +50,23 @@ class ArraySamples:
 
 
 def open_samples(
-    name: str, images: "ImagesParams", archives_dir: Path, source: str | None, progress: Progress
+    name: str, source: str | None, archives_dir: Path, preparation: Preparation, progress: Progress
 ) -> ArraySamples | ImageSamples:
     """Open the dataset called `name`: a known one, `images`, or `torchvision:CLASS`.
 
-    `source` replaces where the dataset comes from: for a known one an http, https or file URL, the path of the archive,
-    or of a folder with its files; for `images` its `source`; for torchvision the folder of its files.
+    `source` is where it comes from: for a known dataset an http, https or file URL, the path of the archive, or of a
+    folder with its files, in place of its own URLs; for `images` the path of a folder, an archive or parquet files; for
+    torchvision the folder of its files, which are otherwise downloaded.
 
     Raises InputError for an unusable source, FetchError, and CorruptDataError for an unreadable archive.
     """
     if name in DATASETS:
         return _read_known(DATASETS[name], archives_dir, source, progress)
     check_decoder()
-    preparation = Preparation(
-        resize=images.resize, size=images.size, filter="bilinear", orientation=images.orientation, background="white"
-    )
     if name.startswith(TORCHVISION):
         root = archives_dir / name.removeprefix(TORCHVISION)
         return read_torchvision(name.removeprefix(TORCHVISION), root, source, preparation)
-    path = Path(source or images.source).expanduser()
+    path = Path(source or "").expanduser()
     catalog = read_catalog(path, progress)
     catalog.check(path)
     if catalog.ignored:

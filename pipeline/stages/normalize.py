@@ -39,8 +39,9 @@ def normalize_shards(
             splits = write_normalized_shards(raw, new_dir, normalization, params.dtype, size, scheduler)
             raw.check_unchanged()
             manifest = replace(raw.manifest, dtype=params.dtype, normalization=normalization, splits=splits, files=())
-            card = [write_set_file(new_dir, name, text) for name, text in render_card(manifest).items()]
-            manifest = replace(manifest, files=tuple(card))
+            texts = raw.read_files() | render_card(manifest)
+            files = [write_set_file(new_dir, name, text) for name, text in texts.items()]
+            manifest = replace(manifest, files=tuple(files))
             save_manifest(manifest, new_dir)
     return manifest
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pipeline.errors import FetchError
 from shardset.errors import CorruptDataError, DamagedFileError, InputError
 
 # DVC trusts and links what is in its cache, so a damaged file would come back from there.
@@ -10,6 +11,12 @@ REPAIR_HINT = (
     "To repair a damaged file, delete it together with its link in DVC's cache (`find . -samefile FILE -delete` in the "
     "repository's top folder), then run `dvc repro`, or `dvc pull` where the set was imported."
 )
+
+# No command that starts the pipeline: after `make repro`, DVC may not be on the PATH.
+WAYS_OUT = """What you can do before you run the same command again:
+  another mirror   export PIPELINE_SOURCE=https://host/{file_name}
+  a local file     export PIPELINE_SOURCE=/path/to/{file_name}, or a folder with the unpacked files
+Without a download, `make demo` runs everything on a generated dataset."""
 
 
 @contextmanager
@@ -37,3 +44,12 @@ def input_hint(prefix: str = "", suffix: str = "") -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{prefix}{error}{suffix}") from None
+
+
+@contextmanager
+def source_hint(file_name: str) -> Iterator[None]:
+    """Say where else the archive of a known dataset can be taken from, if none of its mirrors could be used."""
+    try:
+        yield
+    except FetchError as error:
+        raise FetchError(f"{error}\n{WAYS_OUT.format(file_name=file_name)}") from None

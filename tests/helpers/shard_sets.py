@@ -4,11 +4,16 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.params import NormalizeParams
-from pipeline.shards import writer
+from pipeline.params import ImagesParams, NormalizeParams
+from pipeline.runtime.files import replace_dir
+from pipeline.shards.raw import write_samples
+from pipeline.shards.writer import save_manifest
+from pipeline.sources.source import ArraySamples
+from pipeline.stages.download import download_dataset
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.report import write_report
 from pipeline.stages.stats import write_stats
+from shardset.content import hash_content, hash_images
 from shardset.manifest import Manifest
 from shardset.shards import ShardSet, open_shards
 
@@ -32,6 +37,22 @@ def make_params(**changes) -> NormalizeParams:
     return NormalizeParams(**defaults | custom | changes)
 
 
+def download(name: str, raw_dir: Path, archives_dir: Path, source: Path | str | None = None, **images) -> Manifest:
+    """Run the stage `download`; `images` are changes to the section of this name."""
+    defaults = {
+        "source": str(source),
+        "size": 32,
+        "resize": 36,
+        "orientation": "exif",
+        "unreadable": "fail",
+        "test_fraction": None,
+        "val_fraction": None,
+    }
+    params = ImagesParams(**defaults | images)
+    source = None if source is None else str(source)
+    return download_dataset(name, params, raw_dir, archives_dir, source, lambda action, done, total: None)
+
+
 def make_manifest(splits, **changes) -> Manifest:
     facts = {
         "format_version": 2,
@@ -43,6 +64,8 @@ def make_manifest(splits, **changes) -> Manifest:
         "channels": ("red", "green", "blue"),
         "content_sha256": "0" * 64,
         "normalization": None,
+        "preparation": None,
+        "skipped": 0,
         "files": (),
     }
     return Manifest(**facts | {"splits": splits} | changes)
@@ -68,8 +91,20 @@ def write_raw_set(
     images = {split: given[split] for split in ("train", "val", "test") if split in given}
     labels = {split: np.arange(len(of_split)) % num_classes for split, of_split in images.items()}
     classes = tuple(f"class_{i}" for i in range(num_classes))
-    writer.write_raw_set(raw_dir, "made", classes, names, images, labels, writer.compute_content_hash(images, labels))
+    write_array_set(raw_dir, "made", ArraySamples(classes, names, images, labels))
     return open_shards(raw_dir)
+
+
+def write_array_set(raw_dir: Path, dataset: str, samples: ArraySamples) -> None:
+    """Write a dataset in memory as a raw shard set."""
+    with replace_dir(raw_dir) as new_dir:
+        raw, _, _ = write_samples(new_dir, dataset, samples)
+        save_manifest(raw.manifest, new_dir)
+
+
+def content_hash(images, labels) -> str:
+    """The `content_sha256` of images, (N, C, H, W) uint8, and labels, (N,) int64, by split."""
+    return hash_content((hash_images(images[split]), labels[split]) for split in images)
 
 
 def read_images(shards, split):

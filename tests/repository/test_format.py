@@ -7,12 +7,11 @@ import shutil
 import numpy as np
 import pytest
 
-from pipeline.stages.download import download_dataset
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.stats import write_stats
 from shardset import ShardDataset
 from tests.helpers.second_reader import read_set
-from tests.helpers.shard_sets import make_params
+from tests.helpers.shard_sets import download, make_params
 from tests.helpers.workspace import REPOSITORY
 
 
@@ -65,7 +64,7 @@ def test_second_reader_is_small_and_independent():
 @pytest.mark.real
 @pytest.mark.slow
 def test_second_reader_reads_all_of_cifar10(cifar10_source, tmp_path):
-    download_dataset("cifar10", tmp_path / "raw", tmp_path, str(cifar10_source), lambda done, total: None)
+    download("cifar10", tmp_path / "raw", tmp_path, cifar10_source)
     write_stats(tmp_path / "raw", tmp_path / "stats.json")
     normalize_shards(tmp_path / "raw", tmp_path / "stats.json", tmp_path / "shards", make_params())
     shutil.rmtree(tmp_path / "raw")

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from pipeline.sources.registry import DATASETS
-from pipeline.stages.download import download_dataset
+from tests.helpers.shard_sets import download
 from tests.helpers.workspace import REPOSITORY, Workspace, hash_files
 
 pytestmark = [
@@ -90,7 +90,7 @@ def test_read_only_source_is_left_unchanged(tiny, tmp_path, monkeypatch):
         path.chmod(0o555 if path.is_dir() else 0o444)
     before = [path.stat() for path in paths]
     try:
-        download_dataset("tiny", tmp_path / "raw", tmp_path / "archives", str(source), lambda done, total: None)
+        download("tiny", tmp_path / "raw", tmp_path / "archives", source)
         after = [path.stat() for path in sorted([source, *source.rglob("*")])]
         assert [(it.st_mtime_ns, it.st_size) for it in after] == [(it.st_mtime_ns, it.st_size) for it in before]
     finally:

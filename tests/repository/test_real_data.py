@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from pipeline.sources.registry import DATASETS
-from pipeline.stages.download import download_dataset
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.stats import write_stats
 from shardset import ShardDataset, open_shards, verify_shards
-from tests.helpers.shard_sets import make_params
+from tests.helpers.shard_sets import download, make_params
 from tests.helpers.workspace import REPOSITORY
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
@@ -24,7 +23,7 @@ SCHEMES = ("dataset", "dataset_per_image", "imagenet", "symmetric", "unit", "cus
 def run_dir(cifar10_source, tmp_path_factory):
     """A folder with the raw set and stats.json of the real dataset."""
     path = tmp_path_factory.mktemp("real")
-    download_dataset("cifar10", path / "raw", path / "archives", str(cifar10_source), lambda done, total: None)
+    download("cifar10", path / "raw", path / "archives", cifar10_source)
     write_stats(path / "raw", path / "stats.json")
     return path
 

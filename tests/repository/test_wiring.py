@@ -95,13 +95,13 @@ def changed_lines(before, after):
 
 
 def test_stage_has_one_name_in_four_places():
-    assert {*STAGES, "verify"} == COMMANDS
+    assert {*STAGES, "inspect", "init", "verify"} == COMMANDS
     for stage, settings in STAGES.items():
         assert settings["cmd"] == f"python -m pipeline {stage}"
         assert settings["desc"]
         assert (REPOSITORY / f"pipeline/stages/{stage}.py").exists()
     sections = set().union(*(entries(stage, "params") for stage in STAGES))
-    assert sections - {*STAGES} == {"dataset"}  # the section of `download` is a single value
+    assert sections - {*STAGES} == {"dataset", "images"}  # of `download`
 
 
 @pytest.mark.parametrize("stage", STAGES)

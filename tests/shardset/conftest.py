@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.shards.writer import compute_content_hash, save_manifest, write_shards
+from pipeline.shards.writer import save_manifest, write_shards
 from pipeline.sources.synthetic import generate
-from tests.helpers.shard_sets import make_images, make_manifest, write_raw_set
+from tests.helpers.shard_sets import content_hash, make_images, make_manifest, write_raw_set
 
 SPLIT_SIZES = {"train": 25, "val": 12, "test": 7}
 
@@ -24,7 +24,7 @@ def small_set(tmp_path_factory) -> Path:
         image_shape=(3, 32, 32),
         samples_per_shard=100,
     )
-    content_sha256 = compute_content_hash(images, labels)
+    content_sha256 = content_hash(images, labels)
     manifest = make_manifest(splits, dataset="synthetic", classes=classes, content_sha256=content_sha256)
     save_manifest(manifest, set_dir)
     return set_dir

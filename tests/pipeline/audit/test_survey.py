@@ -150,7 +150,7 @@ def test_survey_does_not_depend_on_threads(synthetic_raw, monkeypatch):
 
 
 def test_memory_does_not_grow_with_shards_times_classes(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.shards.writer.RAW_SAMPLES_PER_SHARD", 1)
+    monkeypatch.setattr("pipeline.shards.raw.MAX_SAMPLES_PER_SHARD", 1)
     raw = write_raw_set(tmp_path / "raw", make_images(40, (1, 64, 64)), num_classes=200)
     assert len(raw.shards("train")) == 40
     table = np.arange(256, dtype=np.float32).reshape(1, 256)

@@ -9,20 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.shards.writer import (
-    HASHED_SAMPLES,
     ShardJob,
     ShardTask,
-    compute_content_hash,
     plan_shards,
     save_manifest,
     write_set_file,
     write_shard,
     write_shards,
 )
-from shardset.content import hash_content, hash_images
 from shardset.manifest import load_manifest
 from shardset.shards import open_shards, verify_shards
-from tests.helpers.shard_sets import make_images, make_manifest, read_images, write_raw_set
+from tests.helpers.shard_sets import content_hash, make_images, make_manifest, read_images, write_raw_set
 from tests.helpers.workspace import hash_files
 
 
@@ -159,16 +156,6 @@ def test_copies_of_a_task_at_the_same_time_agree(job):
     assert len(before) == 2  # no temporary file is left
 
 
-@pytest.mark.parametrize("num_samples", [1, HASHED_SAMPLES, HASHED_SAMPLES + 1, 3 * HASHED_SAMPLES - 1])
-def test_content_hash_does_not_depend_on_tasks(num_samples):
-    rng = np.random.default_rng(num_samples)
-    images = {"train": rng.integers(0, 256, (num_samples, 1, 2, 2), np.uint8), "val": np.zeros((1, 1, 2, 2), np.uint8)}
-    labels = {"train": rng.integers(0, 10, num_samples), "val": np.array([3])}
-    assert compute_content_hash(images, labels) == hash_content(
-        (hash_images(images[split]), labels[split]) for split in images
-    )
-
-
 @pytest.mark.parametrize("text", ["", "# Card\n", "données 数据\n"])
 def test_text_file_is_written_with_its_hash(text, tmp_path):
     file = write_set_file(tmp_path, "README.md", text)
@@ -181,7 +168,7 @@ def test_saved_manifest_makes_the_set_complete(tmp_path):
     images, labels = {"train": make_images(3)}, {"train": np.arange(3)}
     splits = write(tmp_path, images, labels, 2)
     card = write_set_file(tmp_path, "README.md", "# Card\n")
-    content_sha256 = compute_content_hash(images, labels)
+    content_sha256 = content_hash(images, labels)
     manifest = make_manifest(splits, files=(card,), content_sha256=content_sha256)
     save_manifest(manifest, tmp_path)
     assert load_manifest(tmp_path) == manifest == open_shards(tmp_path).manifest

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from pipeline.shards.writer import compute_content_hash
 from pipeline.sources.registry import DATASETS
 from pipeline.sources.synthetic import CLASSES, NUM_SAMPLES, generate
+from tests.helpers.shard_sets import content_hash
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +13,7 @@ def generated():
 
 def test_generated_pixels_are_the_registered_ones(generated):
     images, labels, classes = generated
-    assert compute_content_hash(images, labels) == DATASETS["synthetic"].content_sha256
+    assert content_hash(images, labels) == DATASETS["synthetic"].content_sha256
     assert classes == CLASSES
 
 

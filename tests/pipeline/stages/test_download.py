@@ -9,10 +9,10 @@ import pytest
 
 from pipeline.errors import FetchError
 from pipeline.sources.registry import DATASETS
-from pipeline.stages.download import download_dataset
 from shardset.errors import CorruptDataError, InputError
 from shardset.shards import verify_shards
 from tests.helpers.file_server import FileServer, serve
+from tests.helpers.shard_sets import download as run_stage
 from tests.helpers.shard_sets import read_images
 from tests.helpers.workspace import register_dataset
 
@@ -29,7 +29,7 @@ def download(tiny, tmp_path, monkeypatch):
 
     def run(*urls, source=None, **changes):
         monkeypatch.setitem(DATASETS, "tiny", replace(tiny.facts(*urls), **changes))
-        download_dataset("tiny", tmp_path / "raw", tmp_path / "archives", source, lambda done, total: None)
+        run_stage("tiny", tmp_path / "raw", tmp_path / "archives", source)
         return verify_shards(tmp_path / "raw")
 
     return run
