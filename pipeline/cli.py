@@ -13,6 +13,7 @@ from shardset.errors import InputError, ShardSetError, describe_os_error
 
 if TYPE_CHECKING:
     from pipeline.runtime.tasks import Progress
+    from pipeline.stages.inspect import Inspection
 
 # dvc.yaml names these too; a test compares them.
 PARAMS_PATH = Path("params.yaml")
@@ -45,6 +46,11 @@ Scheduler = Annotated[
     ),
 ]
 
+Images = Annotated[
+    Path,
+    typer.Argument(metavar="SOURCE", help="A folder of images, a .tar or .zip of one, or parquet files."),
+]
+
 
 @app.callback(invoke_without_command=True)  # for --version
 def options(
@@ -66,7 +72,7 @@ def download(source: Source = None) -> None:
 
     params = load_params(PARAMS_PATH)
     with _progress_bar() as progress:
-        manifest = download_dataset(params, RAW_DIR, ARCHIVES_DIR, source, progress)
+        manifest = download_dataset(params.dataset, params.images, RAW_DIR, ARCHIVES_DIR, source, progress)
     typer.echo(f"{RAW_DIR}: {manifest.summary()}")
 
 
@@ -112,6 +118,23 @@ def verify(
     typer.echo(f"{directory}: {verify_set(directory).summary()}: every file matches the manifest")
 
 
+@app.command()
+def inspect(source: Images) -> None:
+    """Show what would be taken from a source of images, and what is wrong with it."""
+    _inspect(source).check()
+
+
+@app.command()
+def init(source: Images) -> None:
+    """Begin a project for a source of images in the current folder, in a repository of your own."""
+    from pipeline.stages.init import check_project_dir, next_steps, write_project
+
+    project_dir = Path.cwd()
+    check_project_dir(project_dir, source)
+    written = write_project(project_dir, source, _inspect(source).check())
+    typer.echo(f"Written: {', '.join(written)}\n{next_steps(project_dir, source)}")
+
+
 def main() -> None:
     """Run a command. Errors are printed for the person who called it, without a traceback."""
     for stream in (sys.stdout, sys.stderr):
@@ -127,10 +150,22 @@ def main() -> None:
         sys.exit(1)
 
 
+def _inspect(source: Path) -> "Inspection":
+    """Look through a source and print what it holds."""
+    from pipeline.stages.inspect import inspect_source
+
+    with _progress_bar() as progress:
+        inspection = inspect_source(source, progress)
+    if inspection.summary:
+        typer.echo(inspection.summary)
+    return inspection
+
+
 @contextmanager
 def _progress_bar() -> Iterator["Progress"]:
     """Show what the stage logs and, on a terminal, a bar for each thing that it does, with its rate and time left."""
     import logging
+    import warnings
 
     from rich import progress
     from rich.console import Console
@@ -147,6 +182,9 @@ def _progress_bar() -> Iterator["Progress"]:
         # Set up here, so that lines go above the bar.
         logging.basicConfig(format="%(message)s")
         logging.getLogger("pipeline").setLevel(logging.INFO)
+        # Images that can't be read are reported by name, and Pillow's remarks name none.
+        logging.getLogger("PIL").setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", module="PIL")
 
         def update(action: str, done: int, total: int) -> None:
             if bar.disable:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.workspace import assert_fails, hash_files, make_workspace
 
-COMMANDS = ("download", "stats", "normalize", "report", "verify")
+COMMANDS = ("download", "stats", "normalize", "report", "inspect", "init", "verify")
 
 
 @pytest.fixture

@@ -1,0 +1,45 @@
+"""Command `inspect`: what would be taken from a source of images, by their headers alone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.project.suggest import Suggestion, suggest_params
+from pipeline.project.summary import render_summary
+from pipeline.runtime.tasks import Progress
+from pipeline.sources.images.catalog import Catalog, read_catalog
+from shardset.errors import InputError
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a source holds, as text too, and the params that suit it, if it holds an image."""
+
+    source: Path
+    catalog: Catalog
+    suggestion: Suggestion | None
+    summary: str
+
+    def check(self) -> Suggestion:
+        """Return the suggestion. Raises InputError, which lists all problems and unreadable images, if any."""
+        messages = []
+        if self.catalog.problems:
+            messages.append("\n  ".join([f"source {self.source} can't be used:", *self.catalog.problems]))
+        if unreadable := self.catalog.unreadable:
+            reasons = (f"{name}: {reason}" for name, reason in unreadable.items())
+            messages.append("\n  ".join([f"{len(unreadable):,} images can't be read:", *reasons]))
+            messages.append("Repair or remove them. With images.unreadable: skip in params.yaml, they are left out.")
+        if messages or self.suggestion is None:
+            raise InputError("\n".join(messages) or f"source {self.source}: no images")
+        return self.suggestion
+
+
+def inspect_source(source: Path, progress: Progress) -> Inspection:
+    """Look through a folder, an archive or parquet files. Images are not decoded.
+
+    Raises InputError if `source` is none of these.
+    """
+    catalog = read_catalog(source, progress)
+    names = (name for of_split in catalog.names.values() for name in of_split)
+    headers = [catalog.headers[name] for name in names if name in catalog.headers]
+    suggestion = suggest_params(headers) if headers else None
+    return Inspection(source, catalog, suggestion, render_summary(catalog, headers, suggestion))
