@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 CLASSES = ("apple_pie", "baklava", "carrot_cake")
@@ -59,8 +60,7 @@ def write_usps(folder: Path) -> None:
 
 
 def write_svhn(folder: Path) -> dict[str, str]:
-    from scipy.io import savemat
-
+    savemat = pytest.importorskip("scipy.io").savemat
     for seed, split in enumerate(("train", "test")):
         labels = np.arange(1, 11, dtype=np.uint8)[:, None]
         pixels = np.moveaxis(make_pixels(10, (32, 32, 3), seed), 0, -1)
