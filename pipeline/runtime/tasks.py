@@ -56,20 +56,25 @@ def imap_on_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[
 
     Only a few items at a time are taken and worked on ahead of the results, so memory doesn't grow with their number.
     """
-    num_threads = _num_threads()
+    num_threads, num_pending = _num_threads(), max_in_flight() - 1
     pending: deque[Future[R]] = deque()
     with ThreadPoolExecutor(num_threads) as pool:
         try:
             for item in items:
                 with deferred_signals():  # as in _map_on_threads
                     pending.append(pool.submit(function, item))
-                if len(pending) > AHEAD * num_threads:
+                if len(pending) > num_pending:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
         finally:
             for future in pending:
                 future.cancel()
+
+
+def max_in_flight() -> int:
+    """Return how many items `imap_on_threads` works on at a time at most."""
+    return AHEAD * _num_threads() + 1
 
 
 def _map_on_threads(function: Callable[[T], R], items: list[T], num_threads: int) -> list[R]:

@@ -2,20 +2,17 @@
 
 import io
 import json
-from bisect import bisect_right
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from pathlib import Path
-from threading import Lock
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from pipeline.errors import UnreadableImageError
 from pipeline.sources.images.parquet_layout import plan_splits
+from pipeline.sources.images.parquet_rows import ImageRows, open_file, parquet_errors
 from shardset.errors import InputError, named_os_errors
 from shardset.manifest import UNPRINTABLE, Split
 from shardset.models import printable
@@ -23,13 +20,6 @@ from shardset.reader import Labels
 
 SUFFIX = ".parquet"
 MAGIC = b"PAR1"
-LFS_POINTER = b"version https://git-lfs"  # how a file begins that a clone without Git LFS leaves in its place
-# Row groups may be as large as their file, so they are read in batches. Threads ask for rows only nearly in order: the
-# batches read last are kept for those that are late.
-BATCH_ROWS = 16
-KEPT_BATCHES = 4
-BUFFER_BYTES = 1 << 20  # without a buffer, pyarrow reads all images of a row group before the first one is there
-MAX_REASON = 120  # characters
 
 
 class Columns(NamedTuple):
@@ -47,7 +37,7 @@ class ParquetImages:
     classes: tuple[str, ...]
     names: dict[Split, list[str]]
     labels: dict[Split, Labels]
-    rows: "ImageRows"
+    rows: ImageRows
 
     def open(self, name: str) -> BinaryIO:
         """Open the encoded image of a row. Raises UnreadableImageError if the row has none.
@@ -61,58 +51,6 @@ class ParquetImages:
                 "the row holds no image, at most the path of one; write the file with images embedded"
             )
         return io.BytesIO(content)
-
-
-class ImageRows:
-    """Reads the images in a column of several files, nearly in order, with one file open and few images in memory."""
-
-    def __init__(self, root: Path, column: str) -> None:
-        self._root, self._column = root, column
-        self._lock = Lock()
-        self._kept: deque[tuple[str, int, Any]] = deque(maxlen=KEPT_BATCHES)  # file, first row, array of bytes
-        self._file: Any = None
-        self._name = ""
-        self._starts: list[int] = []  # the first row of each row group
-        self._batches: Iterator[Any] = iter(())
-        self._next_row = 0
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return ImageRows, (self._root, self._column)
-
-    def read(self, name: str, row: int) -> bytes | None:
-        """Return the content of a row, or None if it has none. Raises InputError for a damaged file."""
-        with self._lock, _reasons(self._root / name):
-            while not (batch := self._find_kept(name, row)):
-                self._seek(name, row)
-                first, self._next_row = self._next_row, -1  # and -1 it stays if the batch can't be read
-                images = next(self._batches).column(0).flatten()[0]
-                self._next_row = first + len(images)
-                self._kept.append((name, first, images))
-            _, first, images = batch
-            content: bytes | None = images[row - first].as_py()
-            return content
-
-    def _find_kept(self, name: str, row: int) -> tuple[str, int, Any] | None:
-        for batch in self._kept:
-            if batch[0] == name and batch[1] <= row < batch[1] + len(batch[2]):
-                return batch
-        return None
-
-    def _seek(self, name: str, row: int) -> None:
-        """Start at the row group of a row, unless what is being read will come there sooner."""
-        if self._name != name:
-            if self._file:
-                self._file.close()
-            self._name = ""
-            self._file = _open_file(self._root / name)
-            self._name, self._starts, self._next_row = name, _group_starts(self._file), -1
-        group = bisect_right(self._starts, row) - 1
-        near = min(self._starts[group], row - KEPT_BATCHES * BATCH_ROWS)
-        if not max(near, 0) <= self._next_row <= row:
-            groups = range(group, self._file.num_row_groups)
-            column = f"{self._column}.bytes"
-            self._batches = self._file.iter_batches(BATCH_ROWS, groups, [column], use_threads=False)
-            self._next_row = self._starts[group]
 
 
 def is_parquet(path: Path) -> bool:
@@ -150,11 +88,10 @@ def open_parquet(root: Path, files: Sequence[str]) -> ParquetImages:
 
 
 def _read_labels(path: Path) -> tuple[Columns, Labels]:
-    with _reasons(path), _open_file(path) as file:
+    with parquet_errors(path), open_file(path) as file:
         columns = _find_columns(path, file.schema_arrow)
-        table = file.read([columns.label], use_threads=False)
-    column = table.column(0)
-    labels: Labels = column.fill_null(-1).to_numpy().astype(np.int64)
+        column = file.read([columns.label], use_threads=False).column(0).cast("int64")
+        labels: Labels = column.fill_null(-1).to_numpy()
     wrong = (labels < 0) | (labels >= len(columns.classes))
     if wrong.any():
         row = int(wrong.argmax())
@@ -212,35 +149,3 @@ def _read_features(path: Path, schema: Any) -> dict[str, Any]:  # noqa: ANN401 (
 
 def _describe(columns: Columns) -> str:
     return f"{columns.image}, {columns.label} of {printable(', '.join(columns.classes))}"
-
-
-def _group_starts(file: Any) -> list[int]:  # noqa: ANN401 (pyarrow has no types)
-    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-    return [0, *accumulate(sizes)][:-1]
-
-
-def _open_file(path: Path) -> Any:  # noqa: ANN401 (pyarrow has no types)
-    from pyarrow.parquet import ParquetFile
-
-    with path.open("rb") as file:
-        if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise InputError(f"{path}: only a pointer of Git LFS; fetch the file itself by `git lfs pull`")
-    return ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)
-
-
-@contextmanager
-def _reasons(path: Path) -> Iterator[None]:
-    """Raise InputError for what pyarrow raises for damaged files, and if pyarrow is missing."""
-    try:
-        from pyarrow import ArrowException
-    except ImportError:
-        raise InputError(
-            f"source {path}: needs pyarrow: pip install --constraint constraints.txt -e '.[parquet]'"
-        ) from None
-    try:
-        with named_os_errors(path):
-            yield
-    except (ArrowException, OSError) as error:
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
-            raise  # from the system, not from the content
-        raise InputError(f"{path}: not a readable parquet file: {printable(str(error), MAX_REASON)}") from None
