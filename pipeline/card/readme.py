@@ -3,7 +3,7 @@
 import json
 
 from pipeline.card.origins import ORIGINS
-from shardset.manifest import Manifest, Normalization
+from shardset.manifest import Manifest, Normalization, Preparation
 
 CARD = """---
 pretty_name: {pretty_name}
@@ -31,8 +31,8 @@ dataset_info:
 
 # {name}, normalized
 
-{description}Images are {dtype} `.npy` arrays of shape (N, {dimensions}), channels first ({channels}). Labels are int64
-`.npy` arrays. {how}
+{description}{preparation}Images are {dtype} `.npy` arrays of shape (N, {dimensions}), channels first ({channels}).
+Labels are int64 `.npy` arrays. {how}
 mean {mean} and std {std} per channel (scheme `{scheme}`).
 
 ```python
@@ -58,6 +58,10 @@ for shard in manifest["splits"]["train"]["shards"]:
 readers of that format can't read .npy files; read them as shown above.
 {citation}"""
 
+PREPARATION = """The images come from image files: {resized}a square of {size} pixels was cut from the centre.
+`samples.csv` of each split names the file of each sample.
+"""
+
 
 def render_readme(manifest: Manifest, normalization: Normalization) -> str:
     """Render README.md of a normalized shard set."""
@@ -67,6 +71,7 @@ def render_readme(manifest: Manifest, normalization: Normalization) -> str:
         pretty_name=_yaml_string(origin.name if origin else manifest.dataset),
         name=origin.name if origin else manifest.dataset,
         description=f"{origin.description}\n" if origin else "",
+        preparation=_describe(manifest.preparation) if manifest.preparation else "",
         dtype=manifest.dtype,
         shape=list(manifest.image_shape),
         dimensions=", ".join(map(str, manifest.image_shape)),
@@ -86,6 +91,11 @@ def render_readme(manifest: Manifest, normalization: Normalization) -> str:
         content_sha256=manifest.content_sha256,
         citation=f"\n```bibtex\n{origin.citation}\n```\n" if origin else "",
     )
+
+
+def _describe(preparation: Preparation) -> str:
+    resized = f"the short side was resized to {preparation.resize} pixels, and " if preparation.resize else ""
+    return PREPARATION.format(resized=resized, size=preparation.size)
 
 
 def _yaml_string(text: str) -> str:

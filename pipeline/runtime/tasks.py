@@ -31,9 +31,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def map_tasks(
-    function: Callable[[T], R], items: Iterable[T], scheduler: str | None = None, *, one_by_one: bool = False
-) -> list[R]:
+def map_tasks(function: Callable[[T], R], items: Iterable[T], scheduler: str | None = None) -> list[R]:
     """Apply `function` to each item and return the results in the items' order. Stops at the first error.
 
     `scheduler` is the address of a Dask scheduler, "tcp://host:port", whose workers see the same files under the same
@@ -42,13 +40,13 @@ def map_tasks(
 
     Without a scheduler, tasks run on threads of this process: numpy and hashlib release the GIL on blocks of the size
     used here. There is one more thread than usable CPUs, because a thread may wait for the disk. The environment
-    variable PIPELINE_THREADS overrides the number. Tasks that start threads of their own run `one_by_one`.
+    variable PIPELINE_THREADS overrides the number.
 
     Raises InputError for an unusable scheduler or number of threads, and PipelineError for lost workers.
     """
     if scheduler:
         return _map_on_cluster(function, list(items), scheduler)
-    return _map_on_threads(function, list(items), 1 if one_by_one else _num_threads())
+    return _map_on_threads(function, list(items), _num_threads())
 
 
 def imap_on_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

@@ -79,8 +79,8 @@ def write_samples(
     for split in jobs:
         (set_dir / split).mkdir()
     all_jobs = [job for of_split in jobs.values() for job in of_split]
-    # Image files are decoded on threads, shard by shard.
-    done = iter(map_tasks(_write_raw_shard, all_jobs, one_by_one=samples.preparation is not None))
+    # Image files are decoded on threads, one shard after the other.
+    done = iter((map_tasks if samples.preparation is None else map)(_write_raw_shard, all_jobs))
     by_split = {split: list(islice(done, len(of_split))) for split, of_split in jobs.items()}
     digests = {split: np.concatenate([raw.digests for raw in of_split]) for split, of_split in by_split.items()}
     splits = {

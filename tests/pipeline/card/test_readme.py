@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from pipeline.card.origins import ORIGINS
 from pipeline.card.readme import render_readme
+from shardset.manifest import Preparation
 from tests.helpers.workspace import REPOSITORY
 
 
@@ -42,6 +43,17 @@ def test_each_split_is_in_front_matter_and_table(normalized_splits):
         f"| {split} | {of_split.samples} | {len(of_split.shards)} | {of_split.num_bytes:,} |"
         for split, of_split in splits.items()
     ]
+
+
+def test_card_says_how_image_files_were_prepared(normalized_tiny):
+    assert "image files" not in render(normalized_tiny.manifest)
+    facts = {"size": 24, "filter": "bilinear", "orientation": "exif", "background": "white"}
+    for resize, phrase in (
+        (31, "the short side was resized to 31 pixels, and a square of 24"),
+        (None, ": a square of 24"),
+    ):
+        manifest = replace(normalized_tiny.manifest, preparation=Preparation(resize=resize, **facts))
+        assert phrase in " ".join(render(manifest).split())
 
 
 @pytest.mark.parametrize(

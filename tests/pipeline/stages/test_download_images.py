@@ -155,7 +155,9 @@ def test_shards_and_report_are_made_from_three_splits(folder, take, tmp_path):
         assert (tmp_path / "shards" / name).read_bytes() == (raw.dir / name).read_bytes()
     verify_shards(tmp_path / "shards")
     write_report(raw.dir, tmp_path / "shards", tmp_path / "report", decimals=4)
-    assert "5 val" in (tmp_path / "report/report.md").read_text()
+    text = (tmp_path / "report/report.md").read_text()
+    assert "5 val" in text
+    assert "short side resized to 36, centre of 32 x 32 pixels; 1 skipped" in text
     with ShardDataset(tmp_path / "shards", "val") as val:
         assert val.sources == raw.sources("val")
         assert val.sources[1] == "val/cat/2.jpg"
