@@ -8,8 +8,7 @@ import ctypes
 import errno
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from threading import Lock
+from contextlib import contextmanager, suppress
 from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
@@ -29,7 +28,6 @@ FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM",
 SIGNED_FORMATS = ("AVIF", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
 SIGNATURE_BYTES = 16
 MAX_PIXELS = 100_000_000
-LARGE_PIXELS = 32_000_000  # Pillow needs 4 bytes a pixel, and as many for each conversion
 GREY_MODES = ("1", "L", "LA", "La", "I", "F")  # and those that start with I;16
 ORIENTATION_TAG, SUBFILE_TAG, BITS_TAG = 0x0112, 254, 258
 REDUCED_SUBFILE = 1
@@ -44,8 +42,6 @@ TRANSPOSITIONS = {
 }
 BAND_ROWS = 256
 MAX_REASON = 120  # characters
-
-_large_image = Lock()  # so that several large images don't need gigabytes at the same time
 
 
 class Header(NamedTuple):
@@ -100,7 +96,7 @@ def decode_image(image: Image.Image, mode: Mode, preparation: Preparation) -> tu
 
     Of several frames or pages the first is taken. Raises UnreadableImageError, which gives the reason.
     """
-    with _large_image if image.width * image.height > LARGE_PIXELS else nullcontext(), decoder_errors():
+    with decoder_errors():
         image.load()
         _check_size(image.width, image.height)  # of an icon the header may say something else
         orientation = _read_orientation(image)
@@ -146,7 +142,7 @@ def _unidentified(start: bytes) -> UnreadableImageError:
         _, accepts = Image.OPEN[name]
         if accepts and accepts(start):
             return UnreadableImageError(f"damaged or not supported: its {name} header")
-    return NotAnImageError("not an image, or of a format other than JPEG, PNG, GIF, WebP, TIFF, AVIF and BMP")
+    return NotAnImageError("not an image of a known format, such as JPEG, PNG, GIF, WebP, TIFF or AVIF")
 
 
 def _resize_and_crop(image: Image.Image, resize: int | None, size: int) -> Image.Image:

@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
@@ -27,6 +28,11 @@ from shardset.manifest import Preparation, Split
 from shardset.reader import BLOCK_VALUES, Array, Labels, split_range
 
 MAX_SIZES = 5  # listed in a message
+LARGE_PIXELS = 32_000_000  # Pillow needs 4 bytes a pixel, and as many for a conversion
+
+# For large images, so that several don't need gigabytes at the same time. A lock would not do, because the allocator
+# keeps freed memory for each thread.
+_one_by_one = ThreadPoolExecutor(1)
 CHANNELS: dict[Mode, tuple[str, ...]] = {"L": ("grey",), "RGB": ("red", "green", "blue")}
 
 
@@ -83,6 +89,12 @@ class FileReader:
         name = self.catalog.names[split][index]
         if problem := self.catalog.unreadable.get(name):  # not read again, because the file may be huge
             return self._unreadable(ImageFacts("", 0, 0, 1, "", problem))
+        header = self.catalog.headers[name]
+        if header.width * header.height > LARGE_PIXELS:
+            return _one_by_one.submit(self._read, name).result()
+        return self._read(name)
+
+    def _read(self, name: str) -> tuple[Array, ImageFacts]:
         sha256, width, height, mode = "", 0, 0, ""
         try:
             with decoder_errors(), named_os_errors(name), self.catalog.open(name) as file:
