@@ -165,7 +165,6 @@ def _inspect(source: Path) -> "Inspection":
 def _progress_bar() -> Iterator["Progress"]:
     """Show what the stage logs and, on a terminal, a bar for each thing that it does, with its rate and time left."""
     import logging
-    import warnings
 
     from rich import progress
     from rich.console import Console
@@ -182,9 +181,7 @@ def _progress_bar() -> Iterator["Progress"]:
         # Set up here, so that lines go above the bar.
         logging.basicConfig(format="%(message)s")
         logging.getLogger("pipeline").setLevel(logging.INFO)
-        # Images that can't be read are reported by name, and Pillow's remarks name none.
-        logging.getLogger("PIL").setLevel(logging.CRITICAL)
-        warnings.filterwarnings("ignore", module="PIL")
+        logging.getLogger("PIL").setLevel(logging.CRITICAL)  # its messages don't name the file
 
         def update(action: str, done: int, total: int) -> None:
             if bar.disable:

@@ -9,9 +9,8 @@ import yaml
 from pipeline.project.suggest import Suggestion
 
 TEMPLATES_DIR = Path(__file__).parent / "templates"
-IGNORED_LINES = (".dvcignore", ".gitignore")
-# In the order in which to write them. DVC finds the project by the last one.
-NAMES = (*IGNORED_LINES, ".gitattributes", "params.yaml", "dvc.yaml")
+LISTS = (".dvcignore", ".gitignore", ".gitattributes")
+NAMES = (*LISTS, "params.yaml", "dvc.yaml")
 MAX_LINE = 100_000  # longer than any path
 
 
@@ -41,7 +40,7 @@ def add_missing_lines(text: str, name: str) -> str:
     if all(line.startswith("#") for line in missing):
         return text
     added = "".join(f"{line}\n" for line in missing)
-    if name not in IGNORED_LINES:
+    if name == ".gitattributes":
         return added + text
     return f"{text.rstrip()}\n\n{added}" if text.strip() else added
 

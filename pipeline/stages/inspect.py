@@ -7,7 +7,9 @@ from pipeline.project.suggest import Suggestion, suggest_params
 from pipeline.project.summary import render_summary
 from pipeline.runtime.tasks import Progress
 from pipeline.sources.images.catalog import Catalog, read_catalog
+from pipeline.sources.images.tables import MAX_NAME
 from shardset.errors import InputError
+from shardset.models import printable
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,9 @@ class Inspection:
         if self.catalog.problems:
             messages.append("\n  ".join([f"source {self.source} can't be used:", *self.catalog.problems]))
         if unreadable := self.catalog.unreadable:
-            reasons = (f"{name}: {reason}" for name, reason in unreadable.items())
-            messages.append("\n  ".join([f"{len(unreadable):,} images can't be read:", *reasons]))
+            reasons = (f"{printable(name, MAX_NAME)}: {reason}" for name, reason in unreadable.items())
+            images = "image" if len(unreadable) == 1 else "images"
+            messages.append("\n  ".join([f"{len(unreadable):,} {images} can't be read:", *reasons]))
             messages.append("Repair or remove them. With images.unreadable: skip in params.yaml, they are left out.")
         if messages or self.suggestion is None:
             raise InputError("\n".join(messages) or f"source {self.source}: no images")

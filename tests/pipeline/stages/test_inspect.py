@@ -74,7 +74,7 @@ def test_command_prints_the_summary_and_then_the_problems(workspace):
     done = workspace.pipeline("inspect", "images")
     assert done.returncode == 2
     assert done.stdout == f"{inspect(folder).summary}\n"
-    assert done.stderr.startswith("Error: 1 images can't be read:\n  train/cat/0.jpg: ")
+    assert done.stderr.startswith("Error: 1 image can't be read:\n  train/cat/0.jpg: ")
 
 
 @pytest.mark.slow
@@ -87,15 +87,24 @@ def test_command_leaves_no_files_and_needs_no_params(workspace):
 
 
 @pytest.mark.slow
-def test_remarks_of_pillow_are_not_printed(workspace):
-    make_image_folder(workspace.path / "images")
-    # A TIFF whose first tag says that it is larger than the file: Pillow warns, and refuses it.
+def test_messages_of_pillow_are_not_printed(workspace):
+    folder = make_image_folder(workspace.path / "images")
+    # Pillow warns about a tag that is larger than the file, and logs an error about 65,535 samples per pixel.
     tag = b"\x00\x01\x03\x00\xff\xff\xff\x7f\x08\x00\x00\x00"
-    (workspace.path / "images/train/cat/tag.tif").write_bytes(b"II*\x00\x08\x00\x00\x00\x01\x00" + tag + bytes(4))
+    (folder / "train/cat/tag.tif").write_bytes(b"II*\x00\x08\x00\x00\x00\x01\x00" + tag + bytes(4))
+    path = save_picture(folder / "train/cat/samples.tif", 0)
+    samples_per_pixel = b"\x15\x01\x03\x00\x01\x00\x00\x00"
+    before = path.read_bytes()
+    assert before.count(samples_per_pixel + b"\x03\x00") == 1
+    path.write_bytes(before.replace(samples_per_pixel + b"\x03\x00", samples_per_pixel + b"\xff\xff"))
     done = workspace.pipeline("inspect", "images")
     assert done.returncode == 2
-    assert "train/cat/tag.tif: " in done.stderr
-    assert "Warning" not in done.stderr
+    assert [line.partition(": ")[0] for line in done.stderr.splitlines()[:3]] == [
+        "Error",
+        "  train/cat/samples.tif",
+        "  train/cat/tag.tif",
+    ]
+    assert done.stderr.count("\n") == 4
 
 
 @pytest.mark.slow
