@@ -20,7 +20,7 @@ def map_on_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
 def usable_cpus() -> int:
     """Count the CPUs that this process may use, by its affinity and the quota of its container."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cpus, max(1, ceil(min(cpu_quota(), cpus))))
+    return ceil(min(cpu_quota(), cpus))
 
 
 def cpu_quota(cgroups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> float:
