@@ -61,7 +61,7 @@ def _read_csv(name: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for record in rows:
             yield f"{name}, line {rows.line_num}", record
     except csv.Error as error:
-        raise InputError(f"{name}, line {rows.line_num}: not valid CSV: {error}") from None
+        raise InputError(f"{name}, line {rows.reader.line_num}: not valid CSV: {error}") from None
 
 
 def _read_jsonl(name: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
