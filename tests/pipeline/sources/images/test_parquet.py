@@ -138,10 +138,11 @@ def test_splits_follow_names_of_files_and_folders(tmp_path, files, expected):
     for name in (*files, ".cache/huggingface/train-00000-of-00009.parquet"):
         write_small(tmp_path / name)
     catalog = read(tmp_path)
+    table = open_parquet(tmp_path, files)  # in no particular order
     rows = {
         split: [f"{files[index]}#{row}" for index in of_split for row in (0, 1)] for split, of_split in expected.items()
     }
-    assert catalog.names == rows
+    assert catalog.names == table.names == rows
     assert catalog.problems == []
     assert catalog.ignored == {".cache": "hidden"}
 
@@ -284,15 +285,35 @@ def test_rows_are_read_from_row_groups_of_any_size(tmp_path, row_group_size):
     assert contents_of(pickle.loads(pickle.dumps(images))) == contents
 
 
-def test_threads_read_each_row_group_once(tmp_path, monkeypatch):
+@pytest.fixture
+def scans(monkeypatch):
+    """The scans of files that were started."""
     monkeypatch.setenv("PIPELINE_THREADS", "16")
+    found = []
+    scan = ParquetFile.iter_batches
+
+    def counted(*args, **options):
+        found.append(args)
+        return scan(*args, **options)
+
+    monkeypatch.setattr(ParquetFile, "iter_batches", counted)
+    return found
+
+
+def test_threads_read_each_row_group_once(tmp_path, scans):
     contents = [index.to_bytes(4) for index in range(3000)]
     write_images(tmp_path / "a.parquet", contents, [0] * 3000, row_group_size=700)
     images = open_parquet(tmp_path, ["a.parquet"])
-    scans = []
-    scan = ParquetFile.iter_batches
-    monkeypatch.setattr(ParquetFile, "iter_batches", lambda *args, **options: scans.append(1) or scan(*args, **options))
     assert [*imap_on_threads(lambda name: images.open(name).read(), images.names["train"])] == contents
+    assert len(scans) == 1
+
+
+def test_late_thread_starts_no_second_scan(tmp_path, scans):
+    contents = [index.to_bytes(4) for index in range(1000)]
+    write_images(tmp_path / "a.parquet", contents, [0] * 1000, row_group_size=700)
+    images = open_parquet(tmp_path, ["a.parquet"])
+    for row in (*range(671), 735, *range(671, 735)):
+        assert images.open(f"a.parquet#{row}").read() == contents[row]
     assert len(scans) == 1
 
 
