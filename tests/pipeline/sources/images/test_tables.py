@@ -1,0 +1,101 @@
+import csv
+import io
+
+import numpy as np
+import pytest
+
+from pipeline.sources.images.samples import ImageFacts
+from pipeline.sources.images.tables import (
+    check_readable,
+    count_conversions,
+    count_equal,
+    find_unreadable,
+    render_tables,
+)
+from shardset.errors import InputError
+
+
+def fact(mode="RGB", problem=None, orientation=1, width=4, *, more=False):
+    return ImageFacts("ab" * 32, width, 3, orientation, mode, problem, has_more_frames=more)
+
+
+FACTS = {
+    "train": [fact(), fact("", "truncated"), fact("L", orientation=6)],
+    "test": [fact("RGBA"), fact("P", "broken, \nodd")],
+}
+NAMES = {
+    "train": ["train/a/1.jpg", "train/a/2.jpg", 'train/b/"3", \u00e9.jpg'],
+    "test": ["test/b/4.png", "test/b/5.png"],
+}
+LABELS = {"train": np.array([0, 0, 1]), "test": np.array([1, 1])}
+SELECTION = {"train": ("train", np.array([2, 0])), "val": ("train", np.array([], int)), "test": ("test", np.array([0]))}
+
+
+def test_unreadable_samples_are_found():
+    assert find_unreadable(FACTS) == {"train": [1], "test": [1]}
+    check_readable(NAMES, {"train": [fact()]})
+
+
+def test_unreadable_samples_are_listed_one_a_line():
+    names = NAMES | {"test": ["test/b/4.png", "test/b/5\n\x1b.png"]}
+    with pytest.raises(InputError) as raised:
+        check_readable(names, FACTS | {"test": [fact(), fact("P", "broken")]})
+    assert str(raised.value).splitlines() == [
+        "2 images can't be read:",
+        "  train/a/2.jpg: truncated",
+        "  test/b/5 .png: broken",
+        "Repair or remove them, or set images.unreadable to skip in params.yaml.",
+    ]
+    with pytest.raises(InputError, match="^1 image can't be read:\n  train sample 0: truncated\n"):
+        check_readable(None, {"train": [fact("", "truncated")]})
+
+
+def test_tables_trace_samples_to_their_files():
+    tables = render_tables(NAMES, LABELS, FACTS, SELECTION)
+    header = "index,source,sha256,label,width,height,orientation,mode\n"
+    sha256 = "ab" * 32
+    assert tables == {
+        "train/samples.csv": f'{header}0,"train/b/""3"", \u00e9.jpg",{sha256},1,4,3,6,L\n'
+        f"1,train/a/1.jpg,{sha256},0,4,3,1,RGB\n",
+        "val/samples.csv": header,
+        "test/samples.csv": f"{header}0,test/b/4.png,{sha256},1,4,3,1,RGBA\n",
+        "skipped.csv": 'source,reason\ntrain/a/2.jpg,truncated\ntest/b/5.png,"broken, \nodd"\n',
+    }
+    rows = [*csv.DictReader(io.StringIO(tables["train/samples.csv"]))]
+    assert [row["source"] for row in rows] == [NAMES["train"][2], NAMES["train"][0]]
+
+
+def test_samples_without_files_have_no_table():
+    assert render_tables(None, LABELS, {"train": [fact()] * 3}, SELECTION) == {}
+    skipped = render_tables(None, LABELS, FACTS, SELECTION)
+    assert skipped["skipped.csv"].startswith("source,reason\ntrain sample 1,truncated\n")
+    assert list(skipped) == ["skipped.csv"]
+
+
+@pytest.mark.parametrize(
+    ("modes", "expected"),
+    [
+        (["RGB", "RGB"], ""),
+        (["L", "L"], ""),
+        (["L", "RGB", "L"], "2 L"),
+        (["L", "I;16", "1"], "1 1, 1 I;16"),
+        (["CMYK", "P", "P"], "2 P, 1 CMYK"),
+        ([], ""),
+    ],
+)
+def test_conversions_are_counted(modes, expected):
+    assert count_conversions({"train": [fact(mode) for mode in modes]}, is_turned=True) == expected
+
+
+def test_turned_and_first_frames_are_counted_but_not_unreadable_ones():
+    facts = {
+        "train": [fact(orientation=6), fact(orientation=6), fact(more=True)],
+        "test": [fact("", "truncated"), fact("P", "truncated", 3)],
+    }
+    assert count_conversions(facts, is_turned=True) == "2 EXIF orientation 6, 1 first of several frames or pages"
+    assert count_conversions(facts, is_turned=False) == "1 first of several frames or pages"
+
+
+def test_equal_values_are_counted_most_frequent_first():
+    assert count_equal(["b", "a", "c", "c"]) == "2 c, 1 a, 1 b"
+    assert count_equal(["x"] * 1234) == "1,234 x"
