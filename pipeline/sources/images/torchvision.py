@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from os.path import relpath
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,15 @@ def read_torchvision(name: str, root: Path, source: str | None, preparation: Pre
     check_sizes(named, preparation)
     _suggest_size([*named.values()], preparation)
     mode: Mode = "L" if named and all(header.is_grey for header in named.values()) else "RGB"
-    return ImageSamples(classes, CHANNELS[mode], labels, None, preparation, _Reader(datasets, mode, preparation))
+    reader = _Reader(folder, datasets, mode, preparation)
+    return ImageSamples(classes, CHANNELS[mode], labels, None, preparation, reader)
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads the samples of opened datasets."""
+    """Reads the samples of datasets that were opened from `folder`."""
 
+    folder: Path
     datasets: Mapping[Split, Any]
     mode: Mode
     preparation: Preparation
@@ -92,7 +95,7 @@ class _Reader:
                 more = has_more_frames(opened)
         except UnreadableImageError as error:
             black = np.zeros((len(CHANNELS[self.mode]), self.preparation.size, self.preparation.size), np.uint8)
-            problem = f"{image}: {error}" if isinstance(image, Path) else str(error)
+            problem = f"{relpath(image, self.folder)}: {error}" if isinstance(image, Path) else str(error)
             return black, ImageFacts("", width, height, 1, mode, problem)
         return pixels, ImageFacts("", width, height, orientation, mode, has_more_frames=more)
 

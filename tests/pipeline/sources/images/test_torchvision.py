@@ -194,7 +194,7 @@ def test_damaged_file_is_a_problem_of_its_sample(source):
     path.write_bytes(path.read_bytes()[:-200])
     pixels, facts = read_all(read("Food101", source, prepare(20, 20)), "train")
     assert [index for index, fact in enumerate(facts) if fact.problem] == [1]
-    assert facts[1].problem.startswith(f"{path}: image file is truncated")
+    assert facts[1].problem.startswith("food-101/images/carrot_cake/8.jpg: image file is truncated")
     assert not pixels[1].any()
     path.write_bytes(b"<html>")
     assert "not an image" in read_all(read("Food101", source, prepare(20, 20)), "train")[1][1].problem
