@@ -28,7 +28,7 @@ from tests.helpers.shard_sets import write_raw_set
 from tests.soak import Experiment, WrongBytesError
 
 PARAMS = NormalizeParams(scheme="dataset", mean=None, std=None, dtype="float32", samples_per_shard=23)
-MANIFEST_BITS = 32_424
+MANIFEST_BITS = 32_736
 
 
 @cache

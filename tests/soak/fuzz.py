@@ -91,7 +91,10 @@ def make_targets(folder: Path) -> dict[str, tuple[Callable[[bytes], object], typ
         "format_version": 2, "dataset": "tiny", "classes": ["a", "b"], "dtype": "uint8", "layout": "NCHW",
         "image_shape": [3, 32, 32], "channels": ["red", "green", "blue"], "content_sha256": "0" * 64,
         "normalization": {"scheme": "unit", "mean": [0, 0, 0], "std": [1, 1, 1]},
-        "splits": {"train": shards, "test": shards}, "files": [file | {"path": "README.md"}],
+        "preparation": {
+            "resize": 36, "size": 32, "filter": "bilinear", "orientation": "exif", "background": "white"
+        },
+        "skipped": 1, "splits": {"train": shards, "test": shards}, "files": [file | {"path": "README.md"}],
     }  # fmt: skip
     texts = [msgspec.json.encode(manifest), render_manifest(parse(manifest, Manifest)).encode()]
     stats = (REPOSITORY / "data/stats.json").read_bytes()
