@@ -45,7 +45,7 @@ def suggest_params(headers: Sequence[Header]) -> Suggestion:
     return Suggestion(
         size=size,
         resize=resize,
-        samples_per_shard=max(1, SHARD_BYTES // image_bytes, -(-len(headers) // MAX_SHARDS)),
+        samples_per_shard=max(SHARD_BYTES // image_bytes, -(-len(headers) // MAX_SHARDS)),
         dtype="uint8" if len(headers) * image_bytes > MAX_FLOAT32_SET_BYTES else "float32",
         image_shape=image_shape,
     )

@@ -49,7 +49,14 @@ def test_missing_resize_is_null(tmp_path):
 @pytest.mark.parametrize(
     "source",
     [
-        *("data/images", "../images", "/srv/my images", "images.tar", "caf\xe9/\u56fe\u50cf/\U0001f600", "a" * 5_000),
+        *(
+            "data/images",
+            "../images",
+            "/srv/my images",
+            "images.tar",
+            "caf\xe9/\u56fe\u50cf/\U0001f600",
+            "a " * 99 + "a",
+        ),
         *("1e5", ".5", "010", "0x1f", "1_000", "1:30", "2024-01-01", "-1", "inf", ".inf", "NaN"),
         *("no", "null", "~", "true", "a: b", "a #b", "#a", "- a", "it's", 'a "b"', "[a]", "{a}", "*a", "&a", "%a"),
         *(" a", "a ", "\ufeff", "\u200b", "$source", "${source}", "\\"),
@@ -60,6 +67,10 @@ def test_any_source_is_read_back_by_pipeline_and_dvc(source, tmp_path):
     path.write_text(render_params(source, SUGGESTION), encoding="utf-8", newline="\n")
     assert load_params(path).images.source == source
     assert YAML(typ="safe").load(path)["images"]["source"] == source  # as DVC reads it
+
+
+def test_source_is_written_as_people_write_it():
+    assert "\n  source: my caf\xe9/\u56fe\u50cf\n" in render_params("my caf\xe9/\u56fe\u50cf", SUGGESTION)
 
 
 def test_outs_are_those_of_dvc_yaml():

@@ -36,7 +36,7 @@ def render(catalog, headers=None):
 
 
 def test_summary_of_two_splits():
-    headers = [SMALL, SMALL, Header("PNG", "P", 300, 2_000), Header("PNG", "L", 50, 40)]
+    headers = [SMALL, SMALL, Header("PNG", "P", 300, 2_000), Header("PNG", "L", 50, 34)]
     ignored = {"notes.txt": "not an image", ".DS_Store": "hidden", "a/.git": "hidden"}
     assert (
         render(make_catalog({"train": [2, 1], "test": [0, 1]}, ignored=ignored), headers)
@@ -58,7 +58,7 @@ suggested   4 images of 3x32x32 float32, 0 MB, with these params:
   images.resize: 36
   normalize.dtype: float32
   normalize.samples_per_shard: 10416
-enlarged    2 images, whose short side is below 36; 2 of them below 32
+enlarged    3 images, whose short side is below 36; 2 of them below 32
 note        Only headers were read. `download` decodes every image, and lists those that are
             damaged."""
     )

@@ -215,8 +215,9 @@ def test_anything_that_would_be_overwritten_is_refused(name, project_dir):
 )
 def test_source_that_repro_would_overwrite_is_refused(source, project_dir):
     (project_dir / source).mkdir(parents=True, exist_ok=True)
-    with pytest.raises(InputError, match="overlaps data/.*, which `dvc repro` overwrites"):
+    with pytest.raises(InputError, match="^source .* overlaps data/.*, which `dvc repro` overwrites.*") as failed:
         check_project_dir(project_dir, Path(source))
+    assert "\n" not in str(failed.value)
 
 
 def test_source_next_to_the_outputs_is_accepted(project_dir):
