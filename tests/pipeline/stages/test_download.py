@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
 from pipeline.errors import FetchError
@@ -168,3 +169,14 @@ def test_each_host_is_named_when_it_is_tried(archive_server, tiny, workspace):
     hosts = [urlsplit(url).netloc for url in (first.url, archive_server.url)]
     assert done.stderr == "".join(f"Fetching tiny.tar.gz from {host}\n" for host in hosts)
     assert done.stdout.count("\n") == 1
+
+
+def test_val_fraction_leaves_test_as_it_is(tiny, tiny_raw, tmp_path, monkeypatch):
+    monkeypatch.setitem(DATASETS, "tiny", tiny.facts())
+    run_stage("tiny", tmp_path / "raw", tmp_path, tiny.write_files(tmp_path / "source"), val_fraction=0.3)
+    before, after = verify_shards(tiny_raw), verify_shards(tmp_path / "raw")
+    assert np.array_equal(read_images(after, "test"), read_images(before, "test"))
+    assert 15 <= after.manifest.splits["val"].samples <= 45
+    pixels = {split: {image.tobytes() for image in read_images(after, split)} for split in ("train", "val")}
+    assert pixels["train"] | pixels["val"] == {image.tobytes() for image in read_images(before, "train")}
+    assert not pixels["train"] & pixels["val"]

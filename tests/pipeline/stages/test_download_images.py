@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import re
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from shardset.errors import DamagedFileError, InputError
 from shardset.shards import verify_shards
 from tests.helpers.image_files import make_image_folder, make_tar, make_zip, save_picture
 from tests.helpers.shard_sets import download, make_params, read_images
-from tests.helpers.workspace import hash_files
+from tests.helpers.workspace import REPOSITORY, hash_files
 
 
 @pytest.fixture
@@ -169,3 +170,14 @@ def test_damaged_list_of_samples_is_found(folder, take):
     path.write_text(path.read_text().replace("cat/0", "cat/9"))
     with pytest.raises(DamagedFileError, match="train/samples.csv: expected SHA-256"):
         raw.sources("train")
+
+
+def test_documented_messages_are_those_of_the_code():
+    page = (REPOSITORY / "docs/own-images.md").read_text()
+    messages = re.findall(r"^\| `([^`]+)` \|", page[page.index("## What errors mean") :], re.MULTILINE)
+    source = " ".join(path.read_text() for path in sorted((REPOSITORY / "pipeline").rglob("*.py")))
+    source = re.sub(r'"\s+f?"', "", source)  # strings that go on in the next line
+    for message in messages:
+        for part in message.split("..."):
+            assert part.strip() in source or "truncated" in part, message  # Pillow says that an image is truncated
+    assert len(messages) > 5
