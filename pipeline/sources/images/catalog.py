@@ -25,6 +25,8 @@ IMAGE_SUFFIXES = (
     *(".jpx", ".jxl", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".svg", ".tga", ".tif", ".tiff", ".webp"),
 )
 
+MAX_PROBLEMS = 20
+
 
 @dataclass(frozen=True)
 class Catalog:
@@ -115,8 +117,14 @@ def _read_container(container: Container, progress: Progress) -> Catalog:
         headers=headers,
         unreadable={name: reason for name, reason in unreadable.items() if name not in layout.ignored},
         ignored=listing.ignored | ignored | layout.ignored,
-        problems=[*listing.problems, *layout.problems, *find_class_problems(layout.splits)],
+        problems=[*_first(listing.problems), *_first(layout.problems), *find_class_problems(layout.splits)],
     )
+
+
+def _first(problems: list[str]) -> list[str]:
+    """Keep the message short where something is wrong with all of many files."""
+    num_others = len(problems) - MAX_PROBLEMS
+    return [*problems[:MAX_PROBLEMS], f"and {num_others:,} more like these"] if num_others > 0 else problems
 
 
 def _read_headers(

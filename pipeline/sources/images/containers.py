@@ -31,7 +31,7 @@ def open_container(path: Path) -> Container:
                 raise InputError(f"source {path}: neither a file nor a folder")
             with path.open("rb") as file:
                 start = file.read(tarfile.BLOCKSIZE)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError for a name with a null character
         raise InputError(f"source {path}: no such file or folder") from None
     if _is_tar(start):  # before .zip, because a zip file at the end of a .tar makes it look like one
         return Tar(path)

@@ -316,7 +316,7 @@ def test_other_file_is_refused(name, tmp_path):
 
 def test_missing_source_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    for name in ("nothing", "file/below"):
+    for name in ("nothing", "file/below", "null\0"):
         with pytest.raises(InputError, match="no such file or folder$"):
             open_container(tmp_path / name)
 

@@ -24,11 +24,10 @@ def save_odd_images(folder):
     os.truncate(folder / "truncated.jpg", 900)
     make_picture(1).save(folder / "odd exif.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0")  # Pillow warns
     make_picture(1).save(folder / "damaged.tif", compression="tiff_lzw")  # libtiff prints
-    content = bytearray((folder / "damaged.tif").read_bytes())
-    content[100:200] = b"\xff" * 100
-    (folder / "damaged.tif").write_bytes(content)
-    content = (save_picture(folder / "samples.tif", 1)).read_bytes()
-    samples_tag = b"\x15\x01\x03\0\x01\0\0\0"  # Pillow logs an error
+    content = (folder / "damaged.tif").read_bytes()
+    (folder / "damaged.tif").write_bytes(content[:100] + b"\xff" * 100 + content[200:])
+    content = save_picture(folder / "samples.tif", 1).read_bytes()  # Pillow logs an error
+    samples_tag = b"\x15\x01\x03\0\x01\0\0\0"
     assert content.count(samples_tag + b"\x03\0") == 1
     (folder / "samples.tif").write_bytes(content.replace(samples_tag + b"\x03\0", samples_tag + b"\xff\xff"))
     Image.new("F", (40, 40)).save(folder / "float.tif")
