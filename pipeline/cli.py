@@ -121,7 +121,7 @@ def verify(
 @app.command()
 def inspect(source: Images) -> None:
     """Show what would be taken from a source of images, and what is wrong with it."""
-    _inspect(source).check()
+    _inspect(source).check(allow_unreadable=False)
 
 
 @app.command()
@@ -131,7 +131,8 @@ def init(source: Images) -> None:
 
     project_dir = Path.cwd()
     check_project_dir(project_dir, source)
-    written = write_project(project_dir, source, _inspect(source).check())
+    # Unreadable images are listed by `download`, if they may not be skipped.
+    written = write_project(project_dir, source, _inspect(source).check(allow_unreadable=True))
     typer.echo(f"Written: {', '.join(written)}\n{next_steps(project_dir, source)}")
 
 

@@ -137,7 +137,8 @@ class Manifest(Model, frozen=True):
         samples = ", ".join(f"{shards.samples:,} {split}" for split, shards in self.splits.items())
         num_shards = sum(len(split.shards) for split in self.splits.values())
         shape = "x".join(map(str, self.image_shape))
-        return f"{self.dataset}, {samples}, {shape} {self.dtype}, {self.num_bytes / 1e6:,.0f} MB in {num_shards} shards"
+        size = f"{self.num_bytes / 1e6:,.0f} MB in {num_shards} shard{'s' * (num_shards != 1)}"
+        return f"{self.dataset}, {samples}, {shape} {self.dtype}, {size}"
 
 
 def render_manifest(manifest: Manifest) -> str:

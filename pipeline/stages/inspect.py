@@ -21,12 +21,12 @@ class Inspection:
     suggestion: Suggestion | None
     summary: str
 
-    def check(self) -> Suggestion:
-        """Return the suggestion. Raises InputError, which lists all problems and unreadable images, if any."""
+    def check(self, *, allow_unreadable: bool) -> Suggestion:
+        """Return the suggestion. Raises InputError, which lists all problems, and unreadable images unless allowed."""
         messages = []
         if self.catalog.problems:
             messages.append("\n  ".join([f"source {self.source} can't be used:", *self.catalog.problems]))
-        if unreadable := self.catalog.unreadable:
+        if (unreadable := self.catalog.unreadable) and not allow_unreadable:
             reasons = (f"{printable(name, MAX_NAME)}: {reason}" for name, reason in unreadable.items())
             images = "image" if len(unreadable) == 1 else "images"
             messages.append("\n  ".join([f"{len(unreadable):,} {images} can't be read:", *reasons]))

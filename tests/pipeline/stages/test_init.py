@@ -46,7 +46,7 @@ def project_dir(tmp_path, monkeypatch) -> Path:
 def start(project_dir, source):
     """What the command does."""
     check_project_dir(project_dir, source)
-    return write_project(project_dir, source, inspect(source).check())
+    return write_project(project_dir, source, inspect(source).check(allow_unreadable=True))
 
 
 def inspect(source):
@@ -150,13 +150,24 @@ def test_second_run_refuses_and_changes_nothing(repository):
 
 @pytest.mark.slow
 def test_problems_are_those_of_inspect_and_nothing_is_written(repository):
-    (repository.path / "images/train/cat/0.jpg").write_text("no JPEG")
     save_picture(repository.path / "images/outside.jpg", 0)
     before = files_in(repository.path)
     inspected, done = (repository.run("cifar-pipeline", command, "images") for command in ("inspect", "init"))
     assert (done.returncode, done.stdout, done.stderr) == (2, inspected.stdout, inspected.stderr)
     assert "outside.jpg: an image outside of a class folder" in done.stderr
     assert files_in(repository.path) == before
+
+
+@pytest.mark.slow
+def test_unreadable_images_may_be_skipped_in_a_project(repository):
+    (repository.path / "images/train/cat/0.jpg").write_text("no JPEG")
+    assert "1 of them can't be read" in assert_succeeds(repository.run("cifar-pipeline", "init", "images"))
+    done = repository.run("dvc", "repro", "download")
+    assert done.returncode != 0
+    assert "train/cat/0.jpg: not an image" in done.stderr
+    repository.set_param("  unreadable: fail", "  unreadable: skip")
+    repository.repro("download")
+    assert 'train/cat/0.jpg,"not an image' in (repository.path / "data/raw/skipped.csv").read_text()
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ def test_folder_and_archives_give_the_same_summary(pack, tmp_path):
     inspection = inspect(pack(folder, tmp_path / "packed") if pack else folder)
     assert inspection.summary.startswith("images      18 in 2 classes: 6 train, 6 val, 6 test\n")
     assert inspection.summary == inspect(folder).summary
-    assert inspection.check() == inspection.suggestion
+    assert inspection.check(allow_unreadable=False) == inspection.suggestion
 
 
 def test_all_problems_and_unreadable_images_are_listed(tmp_path):
@@ -30,7 +30,7 @@ def test_all_problems_and_unreadable_images_are_listed(tmp_path):
     assert "images      19 in 3 classes" in inspection.summary
     assert "1 not an image: train/cat/notes.txt" in inspection.summary
     with pytest.raises(InputError) as failed:
-        inspection.check()
+        inspection.check(allow_unreadable=False)
     lines = str(failed.value).splitlines()
     assert lines[:3] == [
         f"source {folder} can't be used:",
@@ -56,7 +56,7 @@ def test_folder_without_images_is_an_input_error(tmp_path):
     inspection = inspect(tmp_path)
     assert (inspection.suggestion, inspection.summary) == (None, "")
     with pytest.raises(InputError, match="no images"):
-        inspection.check()
+        inspection.check(allow_unreadable=False)
 
 
 def test_missing_source_is_an_input_error(tmp_path):
