@@ -45,7 +45,7 @@ class NormalizeParams(Model, frozen=True):
 class ImagesParams(Model, frozen=True):
     """The section `images`: how image files become samples, and how samples of train become those of other splits."""
 
-    source: str
+    source: Annotated[str, Meta(min_length=1)]
     size: Annotated[int, Meta(ge=1, le=4096)]
     resize: Annotated[int, Meta(ge=1, le=8192)] | None
     orientation: Orientation
