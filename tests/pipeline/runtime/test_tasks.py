@@ -81,7 +81,7 @@ def test_task_carries_only_its_own_part_of_the_set(tmp_path, monkeypatch):
 
     for module in ("numerics.statistics", "shards.writer"):
         monkeypatch.setattr(f"pipeline.{module}.map_tasks", record)
-    monkeypatch.setattr("pipeline.shards.writer.RAW_SAMPLES_PER_SHARD", 10)
+    monkeypatch.setattr("pipeline.shards.raw.MAX_SAMPLES_PER_SHARD", 10)
     raw = write_raw_set(tmp_path / "raw", make_images(2000, (3, 4, 4)))
     sizes.clear()  # the pixels of raw sets never leave this process
     write_stats(raw.dir, tmp_path / "stats.json")
