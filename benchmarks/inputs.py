@@ -9,6 +9,7 @@ import numpy as np
 
 RAW_DIR = Path("data/raw")
 SHARDS_DIR = Path("data/shards")
+IMAGES_DIR = Path("data/images")
 OUT_DIR = Path("out")
 
 MEAN = (0.49139967861519607, 0.48215840839460783, 0.44653091444546567)

@@ -9,36 +9,43 @@ import statistics
 import sys
 from pathlib import Path
 
-from benchmarks import normalize, stats
-from benchmarks.rounds import ROUNDS, SLOW_ROUNDS, SLOW_SECONDS
+from benchmarks import decode, normalize, stats
+from benchmarks.rounds import SLOW_SECONDS
 
 HERE = Path(__file__).parent
 SCALES = (1, 2, 4, 8)
+MODULES = {"download": decode, "stats": stats, "normalize": normalize}  # of the alternatives
 TITLES = {
+    "download": "image files to pixels of one size",
     "stats": "mean and std of the train split",
     "normalize": "60,000 images to normalized float32 on disk",
     "report": "verification of every value, search for duplicates, pictures",
 }
 STAGE_NOTES = {
+    "download": "On threads; hashes the files and the pixels, and writes samples.csv.",
     "stats": "Exact sums on threads; also hashes the bytes, and computes std per image, minimum and maximum.",
     "normalize": "On threads; hashes what it reads and what it writes.",
     "report": "The complete stage; no alternative is measured.",
 }
-INTRODUCTION = f"""\
-Each run is a complete process with a warm page cache. The contenders take turns for {ROUNDS} rounds, after one that is
-not counted. Those that take longer than {SLOW_SECONDS:.0f} s stop after {SLOW_ROUNDS}. Seconds are medians. They
+INTRODUCTION = """\
+Each run is a complete process with a warm page cache. The contenders take turns for {rounds} rounds, after one that is
+not counted. Those that take longer than {slow_seconds:.0f} s stop after {slow_rounds}. Seconds are medians. They
 depend on the machine, so compare the ratios. "CPU" is the CPU time of the process and all its children. Where it is
 about as long as the seconds, the contender used one core.
 
 "Own memory" is the peak of anonymous and shared memory (Pss_Anon and Pss_Shmem in /proc/PID/smaps_rollup), added up
 over the process and all its children, minus that of an interpreter with the stage's imports. The page cache and mapped
 files are not included. It is sampled in the run that is not counted."""
+DOWNLOAD_NOTES = """\
+With `dataset: images`. All contenders resize the short side to 256 by Pillow's bilinear filter, crop 224 x 224 and
+store uint8 pixels, uncompressed; for the formats of other libraries, the loop of `limit` prepares the pixels. All but
+`limit` wait until the disk has the bytes (`fsync`)."""
 STATS_NOTES = """\
 Only the stage and `hashed` hash what they read. The alternatives compute mean and std, and nothing else."""
 NORMALIZE_NOTES = """\
 All contenders wait until the disk has the bytes (`fsync`), as the stage does. The formats of other libraries are given
 float32 values that numpy normalized, 1,000 images at a time, and zarr and safetensors a raw shard at a time."""
-JOB_NOTES = {"stats": [STATS_NOTES, ""], "normalize": [NORMALIZE_NOTES, ""]}
+JOB_NOTES = {"download": [DOWNLOAD_NOTES, ""], "stats": [STATS_NOTES, ""], "normalize": [NORMALIZE_NOTES, ""]}
 EPOCH_NOTES = """\
 Float32 tensors in batches of 256, from torch's DataLoader with its default settings, except that FFCV and LitData have
 loaders of their own and that workers persist from epoch to epoch. The limit is `index_select` on a tensor in RAM, with
@@ -52,6 +59,7 @@ BUSY_NOTES = """\
 Another process, an endless loop in Python, competes for one core. Ratios are to `index_select` on the quiet machine."""
 PACKAGES = (
     "numpy",
+    "pillow",
     "torch",
     "torchvision",
     "litdata",
@@ -67,36 +75,69 @@ SINGLE = ("TensorDataset", "ours in ConcatDataset", "ours in a wrapper")
 
 
 def render(numbers: dict) -> str:
-    lines = ["# Benchmarks", "", f"Results of `make bench` on {numbers['dataset']}.", "", INTRODUCTION, ""]
+    # `download` may have been measured apart from the rest.
+    rounds, slow_rounds = _rounds([it for job in ("stats", "normalize") for it in numbers["compared"][job]])
+    introduction = INTRODUCTION.format(rounds=rounds, slow_rounds=slow_rounds, slow_seconds=SLOW_SECONDS)
+    lines = ["# Benchmarks", "", f"Results of `make bench` on {numbers['dataset']}.", "", introduction, ""]
     lines.append(numbers["machine"])
-    for job, contenders in numbers["compared"].items():
-        lines += _compared_lines(job, contenders, numbers["bare_mb"][job])
+    for job in (job for job in TITLES if job in numbers["compared"]):
+        lines += _compared_lines(job, numbers)
     lines += _epoch_lines(numbers["epochs"])
     lines += _scaled_lines(numbers["scaled"], numbers["bare_mb"])
     return "\n".join([*lines, "", "![Seconds by size](scaling.svg)", ""])
 
 
-def _compared_lines(job: str, contenders: list[dict], bare_mb: float) -> list[str]:
-    lines = ["", f"## `{job}`: {TITLES[job]}", "", *JOB_NOTES.get(job, [])]
-    lines += ["| contender | what it does | seconds | min to max | ratio to ours | CPU, s | own memory, MB |"]
-    lines += ["|---|---|--:|--:|--:|--:|--:|"]
+def _compared_lines(job: str, numbers: dict) -> list[str]:
+    contenders = numbers["compared"][job]
+    notes, columns = (
+        JOB_NOTES.get(job, []),
+        {"ratio to ours": lambda it: f"{_seconds(it) / _seconds(contenders[0]):.2f}"},
+    )
+    if job == "download":
+        notes, count = [*notes, *_images_notes(numbers)], numbers["images"]["count"]
+        limits = [_seconds(it) for it in contenders if it["name"] == "limit" and it["seconds"]]
+        columns = {
+            "images/s": lambda it: f"{count / _seconds(it):,.0f}",
+            "ratio to the limit": lambda it: f"{limits[0] / _seconds(it):.2f}" if limits else "",
+        }
+    head = ["contender", "what it does", "seconds", "min to max", *columns, "CPU, s", "own memory, MB"]
+    lines = ["", f"## `{job}`: {TITLES[job]}", "", *notes, _row(head), f"|---|---{'|--:' * (len(head) - 2)}|"]
     for it in contenders:
-        note = STAGE_NOTES[job] if it["name"] == "ours" else _note(job, it["name"])
         if it["failure"]:
-            lines.append(f"| {it['name']} | did not run: {it['failure']} | | | | | |")
+            lines.append(f"| {it['name']} | did not run: {it['failure']} |{' |' * (len(head) - 2)}")
             continue
+        note = STAGE_NOTES[job] if it["name"] == "ours" else _note(job, it["name"])
         spread = f"{min(it['seconds']):.2f} to {max(it['seconds']):.2f}"
+        cells = [it["name"], note, f"{_seconds(it):.2f}", spread, *(column(it) for column in columns.values())]
         cpu = statistics.median(it["cpu_seconds"])
-        lines.append(
-            f"| {it['name']} | {note} | {_seconds(it):.2f} | {spread} | {_seconds(it) / _seconds(contenders[0]):.2f} "
-            f"| {cpu:.2f} | {_own_mb(it, bare_mb)} |"
-        )
+        lines.append(_row([*cells, f"{cpu:.2f}", _own_mb(it, numbers["bare_mb"][job])]))
     return lines
+
+
+def _images_notes(numbers: dict) -> list[str]:
+    images = numbers["images"]
+    origin = f"from the folder `{images['name']}`" if images["name"] else "generated"
+    lines = [f"The images: {images['count']:,} JPEG files of {images['megabytes']:.0f} MB, {origin}.", ""]
+    if images["machine"] != numbers["machine"]:
+        rounds, slow_rounds = _rounds(numbers["compared"]["download"])
+        counts = f"{rounds} rounds ({slow_rounds} of slow contenders)"
+        lines += [f"Measured apart from the rest, in {counts}, on {images['machine']}", ""]
+    return lines
+
+
+def _rounds(contenders: list[dict]) -> tuple[int, int]:
+    """Return how many rounds were measured, and how many of slow contenders."""
+    counts = [len(it["seconds"]) for it in contenders if it["seconds"]]
+    return max(counts), min(counts)
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _note(job: str, name: str) -> str:
     """Return the first line of a contender's docstring."""
-    return inspect.getdoc(getattr({"stats": stats, "normalize": normalize}[job], name)).splitlines()[0]
+    return inspect.getdoc(getattr(MODULES[job], name)).splitlines()[0]
 
 
 def _seconds(contender: dict) -> float:

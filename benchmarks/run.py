@@ -1,7 +1,10 @@
 """Measure each stage against its limit and its alternatives, and how its cost grows with the size of the data.
 
 Writes RESULTS.md, results.json and scaling.svg next to this file. It uses data/raw if that exists, and otherwise
-generated data of the size of CIFAR-10.
+generated data of the size of CIFAR-10. Stage `download` decodes the images of the folder that BENCH_IMAGES names, which
+has class folders in folders for train and other splits, and otherwise generated ones.
+
+`python -m benchmarks.run download` measures that stage alone, and keeps the other results.
 """
 
 import json
@@ -14,9 +17,14 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from benchmarks.decode import RESIZE, SIZE, generate_images
+from benchmarks.inputs import IMAGES_DIR
 from benchmarks.memory import watch_peak
-from benchmarks.results import SCALES, describe_machine, plot, render
+from benchmarks.results import MODULES, SCALES, describe_machine, plot, render
 from benchmarks.rounds import ROUNDS, is_due
 from pipeline.cli import RAW_DIR, REPORT_DIR, SHARDS_DIR, STATS_PATH
 from pipeline.shards.raw import write_samples
@@ -29,9 +37,10 @@ WORK_DIR = Path("build/bench").absolute()
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE.parent.absolute())}
 CIFAR_SAMPLES = {"train": 50_000, "test": 10_000}
 
-OUTS = {"stats": STATS_PATH, "normalize": SHARDS_DIR, "report": REPORT_DIR}
-# Functions of benchmarks/stats.py and benchmarks/normalize.py.
+OUTS = {"download": RAW_DIR, "stats": STATS_PATH, "normalize": SHARDS_DIR, "report": REPORT_DIR}
+# Functions of the modules in MODULES.
 ALTERNATIVES = {
+    "download": ("limit", "torchvision", "huggingface", "litdata", "mds", "ffcv"),
     "stats": (
         *("limit", "hashed", "bincount", "bincount_pairs", "torch", "numpy", "dataloader", "dataloader_workers"),
         "tutorial",
@@ -44,17 +53,10 @@ ALTERNATIVES = {
 # Each group runs in one process, taking turns. Some of them need packages that can't be imported together.
 EPOCHS = (
     (
-        "index_select",
-        "ours, preload",
-        "ours, memory-mapped",
-        "ours, memory-mapped, 2 workers",
-        "TensorDataset",
-        "ours in ConcatDataset",
-        "ours in a wrapper",
-        "index_select, one core busy",
-        "TensorDataset, one core busy",
-        "ours, preload, one core busy",
-        "ours, memory-mapped, one core busy",
+        *("index_select", "ours, preload", "ours, memory-mapped", "ours, memory-mapped, 2 workers"),
+        *("TensorDataset", "ours in ConcatDataset", "ours in a wrapper"),
+        *("index_select, one core busy", "TensorDataset, one core busy"),
+        *("ours, preload, one core busy", "ours, memory-mapped, one core busy"),
     ),
     ("index_select", "ffcv, 2 workers"),
     ("index_select", "litdata", "litdata, 2 workers"),
@@ -65,6 +67,7 @@ EPOCHS = (
 EPOCHS_TIMEOUT = 600  # seconds for a group
 SCALED_JOBS = ("stats", "normalize")
 BARE = {  # what the stages import
+    "download": "import pipeline.cli, pipeline.params, pipeline.stages.download",
     "stats": "import pipeline.cli, pipeline.stages.stats",
     "normalize": "import pipeline.cli, pipeline.params, pipeline.stages.normalize",
     "report": "import jinja2, pipeline.cli, pipeline.params, pipeline.stages.report",
@@ -130,11 +133,16 @@ def measure(job: str, contenders: list[Contender]) -> None:
             sys.exit(f"{job}: the stage failed: {contenders[0].failure}")
 
 
-def make_folder(name: str, raw_dir: Path | None, scale: int = 1) -> Path:
-    """Make a folder to run stages in. Its data/raw is a link to `raw_dir`, or generated, `scale` times CIFAR-10."""
+def new_folder(name: str) -> Path:
     folder = WORK_DIR / name
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "data").mkdir(parents=True)
+    return folder
+
+
+def make_folder(name: str, raw_dir: Path | None, scale: int = 1) -> Path:
+    """Make a folder to run stages in. Its data/raw is a link to `raw_dir`, or generated, `scale` times CIFAR-10."""
+    folder = new_folder(name)
     shutil.copy("params.yaml", folder)
     if raw_dir:
         (folder / RAW_DIR).symlink_to(raw_dir)
@@ -147,20 +155,36 @@ def make_folder(name: str, raw_dir: Path | None, scale: int = 1) -> Path:
     return folder
 
 
+def make_images_folder() -> tuple[Path, dict[str, object]]:
+    """Make a folder to run `download` in. Return it, and what RESULTS.md says about the images."""
+    folder = new_folder("images")
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    params["dataset"] = "images"
+    params["images"] |= {"source": str(IMAGES_DIR), "resize": RESIZE, "size": SIZE, "orientation": "ignore"}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    if source := os.environ.get("BENCH_IMAGES"):
+        (folder / IMAGES_DIR).symlink_to(Path(source).absolute())
+    else:
+        print("generating images", flush=True)
+        generate_images(folder / IMAGES_DIR)
+    files = [path for path in (folder / IMAGES_DIR).glob("*/*/*") if path.is_file()]
+    facts = {"name": Path(source).name if source else None, "count": len(files), "machine": describe_machine()}
+    return folder, facts | {"megabytes": sum(path.stat().st_size for path in files) / 1e6}
+
+
 def stage(name: str, folder: Path, title: str = "ours") -> Contender:
     return Contender(title, [sys.executable, "-m", "pipeline", name], folder, OUTS[name])
 
 
-def compare(folder: Path) -> tuple[dict[str, list[Contender]], dict[str, float]]:
-    compared, bare_mb = {}, {}
-    for job, names in ALTERNATIVES.items():
-        rivals = [Contender(name, [sys.executable, "-m", f"benchmarks.{job}", name], folder) for name in names]
-        compared[job] = [stage(job, folder), *rivals]
-        measure(job, compared[job])
-        bare = Contender("bare", [sys.executable, "-c", BARE[job]], folder)
-        bare.run(counted=False)
-        bare_mb[job] = bare.peak_mb
-    return compared, bare_mb
+def compare(job: str, folder: Path) -> tuple[list[dict], float]:
+    """Return what a stage and its alternatives took, and the memory of the stage's imports in MB."""
+    module = MODULES[job].__name__ if ALTERNATIVES[job] else ""
+    rivals = [Contender(name, [sys.executable, "-m", module, name], folder) for name in ALTERNATIVES[job]]
+    contenders = [stage(job, folder), *rivals]
+    measure(job, contenders)
+    bare = Contender("bare", [sys.executable, "-c", BARE[job]], folder)
+    bare.run(counted=False)
+    return [it.numbers() for it in contenders], bare.peak_mb
 
 
 def read_epochs(folder: Path) -> list[dict]:
@@ -190,22 +214,32 @@ def scale_up() -> dict[str, list[Contender]]:
     return scaled
 
 
-def main() -> None:
-    start = time.perf_counter()
+def measure_arrays() -> dict[str, Any]:
+    """Measure everything but `download`."""
     raw_dir = RAW_DIR.absolute() if (RAW_DIR / "manifest.json").exists() else None
     folder = make_folder("compare", raw_dir)
-    compared, bare_mb = compare(folder)
+    compared = {job: compare(job, folder) for job in ALTERNATIVES if job != "download"}
     epochs = read_epochs(folder)
     shutil.rmtree(folder)
     scaled = scale_up()
-    numbers = {
+    return {
         "dataset": json.loads((raw_dir / "manifest.json").read_bytes())["dataset"] if raw_dir else "generated data",
         "machine": describe_machine(),
-        "bare_mb": bare_mb,
-        "compared": {job: [it.numbers() for it in contenders] for job, contenders in compared.items()},
+        "bare_mb": {job: bare_mb for job, (_, bare_mb) in compared.items()},
+        "compared": {job: contenders for job, (contenders, _) in compared.items()},
         "epochs": epochs,
         "scaled": {job: [it.numbers() for it in contenders] for job, contenders in scaled.items()},
     }
+
+
+def main() -> None:
+    start = time.perf_counter()
+    if sys.argv[1:] not in ([], ["download"]):
+        sys.exit("usage: python -m benchmarks.run [download]")
+    numbers = json.loads((HERE / "results.json").read_bytes()) if sys.argv[1:] else measure_arrays()
+    folder, numbers["images"] = make_images_folder()
+    numbers["compared"]["download"], numbers["bare_mb"]["download"] = compare("download", folder)
+    shutil.rmtree(folder)
     (HERE / "results.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     (HERE / "RESULTS.md").write_text(render(numbers), encoding="utf-8")
     plot(numbers, HERE / "scaling.svg")
