@@ -4,7 +4,12 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
+from pipeline.stages.normalize import normalize_shards
+from pipeline.stages.stats import write_stats
+from tests.helpers.image_files import make_image_folder
+from tests.helpers.shard_sets import download, make_params
 from tests.helpers.workspace import REPOSITORY, assert_succeeds, commit, make_repository, make_workspace
 
 pytestmark = pytest.mark.slow
@@ -32,3 +37,20 @@ def test_example_trained_on_imported_shards_beats_chance(tmp_path):
     page = (training.path / "dvc_plots/index.html").read_text()
     assert "Test samples by class" in page
     assert "accuracy" in page
+
+
+def test_example_trains_on_grey_images_of_another_size(tmp_path):
+    folder = make_image_folder(tmp_path / "pictures", ("train", "val"), each=64)
+    for path in folder.rglob("*.jpg"):
+        Image.open(path).convert("L").save(path)
+    download("images", tmp_path / "raw", tmp_path, folder, size=72, resize=72)
+    write_stats(tmp_path / "raw", tmp_path / "stats.json")
+    training = make_repository(tmp_path / "training")
+    shutil.copytree(REPOSITORY / "examples/train", training.path, dirs_exist_ok=True)
+    normalize_shards(tmp_path / "raw", tmp_path / "stats.json", training.path / "data/shards", make_params())
+    training.set_param("epochs: 4", "epochs: 1")
+    assert_succeeds(training.run("git", "add", "--all"))
+    assert_succeeds(training.run("git", "commit", "--quiet", "--message", "Train on own images"))
+    assert_succeeds(training.run("dvc", "repro", PYTHONPATH=str(REPOSITORY), OMP_NUM_THREADS="1"))
+    metrics = json.loads((training.path / "dvclive/metrics.json").read_bytes())
+    assert metrics["val"]["accuracy"] > 0  # there is no test split
