@@ -37,6 +37,11 @@ Source = Annotated[
     ),
 ]
 
+Size = Annotated[
+    int | None,
+    typer.Option(min=1, max=4096, help="Side of the stored squares in pixels, instead of what suits most images."),
+]
+
 Scheduler = Annotated[
     str | None,
     typer.Option(
@@ -119,20 +124,22 @@ def verify(
 
 
 @app.command()
-def inspect(source: Images) -> None:
+def inspect(source: Images, size: Size = None) -> None:
     """Show what would be taken from a source of images, and what is wrong with it."""
-    _inspect(source).check(allow_unreadable=False)
+    _inspect(source, size).check(allow_unreadable=False)
 
 
 @app.command()
-def init(source: Images) -> None:
+def init(source: Images, size: Size = None) -> None:
     """Begin a project for a source of images in the current folder, in a repository of your own."""
     from pipeline.stages.init import check_project_dir, next_steps, write_project
 
     project_dir = Path.cwd()
     check_project_dir(project_dir, source)
-    # Unreadable images are listed by `download`, if they may not be skipped.
-    written = write_project(project_dir, source, _inspect(source).check(allow_unreadable=True))
+    inspection = _inspect(source, size)
+    written = write_project(project_dir, source, inspection.check(allow_unreadable=True))
+    if inspection.unreadable:
+        typer.echo(inspection.unreadable, err=True)
     typer.echo(f"Written: {', '.join(written)}\n{next_steps(project_dir, source)}")
 
 
@@ -151,12 +158,12 @@ def main() -> None:
         sys.exit(1)
 
 
-def _inspect(source: Path) -> "Inspection":
+def _inspect(source: Path, size: int | None) -> "Inspection":
     """Look through a source and print what it holds."""
     from pipeline.stages.inspect import inspect_source
 
     with _progress_bar() as progress:
-        inspection = inspect_source(source, progress)
+        inspection = inspect_source(source, progress, size)
     if inspection.summary:
         typer.echo(inspection.summary)
     return inspection

@@ -27,18 +27,18 @@ class Suggestion:
     image_shape: tuple[int, int, int]
 
 
-def suggest_params(headers: Sequence[Header]) -> Suggestion:
-    """Choose params by the headers of all images, of which there is at least one.
+def suggest_params(headers: Sequence[Header], size: int | None = None) -> Suggestion:
+    """Choose params by the headers of all images, of which there is at least one, and by `size`, if it is given.
 
     Squares of one size keep it. Otherwise most images should be reduced, because enlarging them only costs space.
     """
     short_sides = [short_side(header) for header in headers]
     largest = max(max(header.width, header.height) for header in headers)
     resize: int | None
-    if min(short_sides) == largest <= MAX_SIZE:
+    if min(short_sides) == largest <= MAX_SIZE and size in (None, largest):
         size, resize = largest, None
     else:
-        size = max((size for size in SIZES if size <= median_low(short_sides)), default=SIZES[0])
+        size = size or max((size for size in SIZES if size <= median_low(short_sides)), default=SIZES[0])
         resize = size * 8 // 7  # 256 for 224, as usual
     image_shape = (1 if all(header.is_grey for header in headers) else 3, size, size)
     image_bytes = FLOAT32_BYTES * prod(image_shape)

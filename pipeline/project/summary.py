@@ -32,7 +32,7 @@ def render_summary(catalog: Catalog, headers: Sequence[Header], suggestion: Sugg
         listed = f": {', '.join(sorted(names))}" if len(names) <= MAX_NAMES else ""
         lines += _line("left out", f"{len(names):,} {reason}{listed}")
     if suggestion:
-        lines += _render_suggestion(headers, suggestion)
+        lines += _render_suggestion(catalog, headers, suggestion)
     return "\n".join(lines)
 
 
@@ -74,7 +74,7 @@ def _render_headers(headers: Sequence[Header]) -> Iterator[str]:
         yield from _line("converted", f"from Pillow's modes: {converted}")
 
 
-def _render_suggestion(headers: Sequence[Header], suggestion: Suggestion) -> Iterator[str]:
+def _render_suggestion(catalog: Catalog, headers: Sequence[Header], suggestion: Suggestion) -> Iterator[str]:
     num_bytes = len(headers) * prod(suggestion.image_shape) * np.dtype(suggestion.dtype).itemsize
     shape = "x".join(map(str, suggestion.image_shape))
     result = f"{len(headers):,} images of {shape} {suggestion.dtype}, {num_bytes / 1e6:,.0f} MB, with these params:"
@@ -90,6 +90,8 @@ def _render_suggestion(headers: Sequence[Header], suggestion: Suggestion) -> Ite
             f"{enlarged:,} images, whose short side is below {suggestion.resize}; {small:,} of them below "
             f"{suggestion.size}",
         )
+    if "test" not in catalog.names:
+        yield from _line("no test", "images.test_fraction in params.yaml makes a split test of a part of train.")
     yield from _line(
         "note", "Only headers were read. `download` decodes every image, and lists those that are damaged."
     )

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Container, Iterator, Mapping, Sequence
 from fractions import Fraction
+from math import ceil
 
 import numpy as np
 from msgspec.structs import replace
@@ -44,12 +45,13 @@ def select_samples(
     selection: dict[Split, tuple[Split, NDArray[np.int64]]] = {split: (split, kept) for split, kept in chosen.items()}
     train = chosen["train"]
     places = [int.from_bytes(digests["train"][index]) for index in train.tolist()]
-    start = Fraction(0)
+    start, total = 0, Fraction(0)
     rest = np.ones(len(train), bool)
     for split, fraction in fractions.items():
-        stop = start + Fraction(fraction or 0)
+        total += Fraction(fraction or 0)
+        stop = ceil(total * 2**256)
         if stop > start:
-            inside = np.array([start <= Fraction(place, 2**256) < stop for place in places], bool)
+            inside = np.array([start <= place < stop for place in places], bool)
             selection[split] = "train", train[inside]
             rest &= ~inside
         start = stop

@@ -12,7 +12,7 @@ from pipeline.runtime.tasks import Progress
 from pipeline.shards.raw import check_content, write_samples
 from pipeline.shards.selection import apply_selection, check_fractions, check_selection, select_samples
 from pipeline.shards.writer import save_manifest, write_set_file
-from pipeline.sources.images.tables import check_readable, count_conversions, find_unreadable, render_tables
+from pipeline.sources.images.tables import check_readable, describe_changes, find_unreadable, render_tables
 from pipeline.sources.registry import DATASETS
 from pipeline.sources.source import open_samples
 from pipeline.stages.remedies import source_hint
@@ -51,6 +51,6 @@ def download_dataset(
         files = [write_set_file(new_dir, *table) for table in tables.items()]
         manifest = replace(raw.manifest, skipped=sum(map(len, unreadable.values())), files=tuple(files))
         save_manifest(manifest, new_dir)
-    if converted := count_conversions(facts, is_turned=images.orientation == "exif"):
-        LOGGER.info("Converted: %s", converted)
+    for line in describe_changes(facts, is_turned=images.orientation == "exif"):
+        LOGGER.info(line)
     return manifest

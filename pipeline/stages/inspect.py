@@ -21,28 +21,37 @@ class Inspection:
     suggestion: Suggestion | None
     summary: str
 
+    @property
+    def unreadable(self) -> str:
+        """The images that can't be read, by name and reason, and what to do; empty if there are none."""
+        if not (unreadable := self.catalog.unreadable):
+            return ""
+        reasons = (f"{printable(name, MAX_NAME)}: {reason}" for name, reason in unreadable.items())
+        images = "image" if len(unreadable) == 1 else "images"
+        listed = "\n  ".join([f"{len(unreadable):,} {images} can't be read:", *reasons])
+        return f"{listed}\nRepair or remove them. With images.unreadable: skip in params.yaml, they are left out."
+
     def check(self, *, allow_unreadable: bool) -> Suggestion:
         """Return the suggestion. Raises InputError, which lists all problems, and unreadable images unless allowed."""
-        messages = []
-        if self.catalog.problems:
-            messages.append("\n  ".join([f"source {self.source} can't be used:", *self.catalog.problems]))
-        if (unreadable := self.catalog.unreadable) and not allow_unreadable:
-            reasons = (f"{printable(name, MAX_NAME)}: {reason}" for name, reason in unreadable.items())
-            images = "image" if len(unreadable) == 1 else "images"
-            messages.append("\n  ".join([f"{len(unreadable):,} {images} can't be read:", *reasons]))
-            messages.append("Repair or remove them. With images.unreadable: skip in params.yaml, they are left out.")
+        problems = self.catalog.problems
+        messages = ["\n  ".join([f"source {self.source} can't be used:", *problems])] if problems else []
+        if self.unreadable and not (allow_unreadable and not messages):
+            messages.append(self.unreadable)
         if messages or self.suggestion is None:
             raise InputError("\n".join(messages) or f"source {self.source}: no images")
         return self.suggestion
 
 
-def inspect_source(source: Path, progress: Progress) -> Inspection:
-    """Look through a folder, an archive or parquet files. Images are not decoded.
+def inspect_source(source: Path, progress: Progress, size: int | None = None) -> Inspection:
+    """Look through a folder, an archive or parquet files; suggest params for images of `size`, if given.
+
+    Images are not decoded.
 
     Raises InputError if `source` is none of these.
     """
     catalog = read_catalog(source, progress)
     names = (name for of_split in catalog.names.values() for name in of_split)
     headers = [catalog.headers[name] for name in names if name in catalog.headers]
-    suggestion = suggest_params(headers) if headers else None
-    return Inspection(source, catalog, suggestion, render_summary(catalog, headers, suggestion))
+    suggestion = suggest_params(headers, size) if headers else None
+    summary = render_summary(catalog, headers, None if catalog.problems else suggestion)
+    return Inspection(source, catalog, suggestion, summary)

@@ -70,9 +70,8 @@ def test_set_of_any_splits_verifies_and_keeps_its_order(split_set, split_images)
 def test_repr_shows_the_folder_and_the_splits(split_set):
     splits = split_set.manifest.splits
     sizes = ", ".join(f"{of_split.samples} {split}" for split, of_split in splits.items())
-    assert (
-        repr(split_set) == f"<ShardSet '{split_set.dir}': made, {sizes}, 3x32x32 uint8, 0 MB in {len(splits)} shards>"
-    )
+    shards = "1 shard" if len(splits) == 1 else f"{len(splits)} shards"
+    assert repr(split_set) == f"<ShardSet '{split_set.dir}': made, {sizes}, 3x32x32 uint8, 0 MB in {shards}>"
 
 
 def test_set_stays_open_when_the_current_folder_changes(tiny_raw, monkeypatch):

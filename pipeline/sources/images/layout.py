@@ -60,6 +60,9 @@ def plan_by_folders(images: Iterable[str], folders: Iterable[str]) -> Layout:
     layout = Layout()
     names = [*images]
     folders = {*folders}
+    if names and not folders:
+        layout.problems.append("all images are at the top; put them into class folders, or give the folder above them")
+        return layout
     tops = sorted(name for name in folders if "/" not in name)
     split_folders = {top: split for top in tops if (split := split_of(top))}
     _check_split_folders(split_folders, tops, layout.problems)
@@ -77,16 +80,20 @@ def plan_by_folders(images: Iterable[str], folders: Iterable[str]) -> Layout:
             layout.problems.append(f"{name}: an image outside of a class folder; move it into one")
         else:
             by_class[split_folders.get(parts[0], "train")][parts[depth]].append(name)
+    _take_classes(layout, by_class, {*split_folders.values()})
+    return layout
+
+
+def _take_classes(layout: Layout, by_class: Mapping[Split, Mapping[str, list[str]]], expected: set[Split]) -> None:
     for split in SPLITS:
         of_split = by_class.get(split, {})
-        if split in split_folders.values() or of_split:
+        if split in expected or of_split:
             layout.splits[split] = [
                 (name, label) for label in sorted(of_split) for name in sorted(of_split[label], key=_walk_order)
             ]
         for label in sorted(of_split):
             if not of_split[label]:
                 layout.problems.append(f"{split}: class {label!r} has no images; remove the folder or add some")
-    return layout
 
 
 def plan_by_metadata(images: Iterable[str], rows: Iterable[MetadataRow]) -> Layout:

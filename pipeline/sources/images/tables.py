@@ -17,6 +17,7 @@ from shardset.models import printable
 from shardset.reader import Labels
 
 SAMPLES_HEADER = ("index", "source", "sha256", "label", "width", "height", "orientation", "mode")
+SKIPPED_NAME = "skipped.csv"
 SKIPPED_HEADER = ("source", "reason")
 UNCHANGED_MODES = ("RGB", "L")
 MAX_NAME = 300  # characters
@@ -62,18 +63,21 @@ def render_tables(
         ]
         tables[f"{split}/samples.csv"] = _render(SAMPLES_HEADER, rows)
     if skipped := [*_skipped_rows(names, facts)]:
-        tables["skipped.csv"] = _render(SKIPPED_HEADER, skipped)
+        tables[SKIPPED_NAME] = _render(SKIPPED_HEADER, skipped)
     return tables
 
 
-def count_conversions(facts: Facts, *, is_turned: bool) -> str:
-    """Count in one line the images converted from another mode, turned as EXIF says, or the first frame of several."""
+def describe_changes(facts: Facts, *, is_turned: bool) -> Iterator[str]:
+    """Say, one a line, how many images were skipped, and how many converted, turned or the first frame of several."""
+    if num_skipped := sum(map(len, find_unreadable(facts).values())):
+        yield f"Skipped: {num_skipped:,} unreadable, listed in {SKIPPED_NAME}"
     of_all = [fact for fact in chain.from_iterable(facts.values()) if not fact.problem]
     stored_mode = "L" if all(is_grey(fact.mode) for fact in of_all) else "RGB"
     converted = [fact.mode for fact in of_all if fact.mode != stored_mode]
     turned = [f"EXIF orientation {fact.orientation}" for fact in of_all if is_turned and fact.orientation > 1]
     first = ["first of several frames or pages" for fact in of_all if fact.has_more_frames]
-    return count_equal([*converted, *turned, *first])
+    if changed := count_equal([*converted, *turned, *first]):
+        yield f"Converted: {changed}"
 
 
 def count_equal(values: Iterable[str]) -> str:

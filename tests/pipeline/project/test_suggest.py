@@ -32,6 +32,15 @@ def test_size_follows_the_median_short_side(sizes, size, resize):
 
 
 @pytest.mark.parametrize(
+    ("sizes", "size", "resize"), [([(400, 533)], 64, 73), ([(64, 64)], 64, None), ([(28, 28)], 64, 73)]
+)
+def test_given_size_comes_with_its_resize(sizes, size, resize):
+    suggestion = suggest_params(headers(*sizes), size)
+    assert (suggestion.size, suggestion.resize) == (size, resize)
+    assert suggestion.samples_per_shard == 128_000_000 // (4 * 3 * size * size)
+
+
+@pytest.mark.parametrize(
     ("modes", "num_channels"), [(["L", "L"], 1), (["L", "1"], 1), (["I;16", "LA"], 1), (["L", "RGB"], 3), (["P"], 3)]
 )
 def test_images_are_grey_if_all_are(modes, num_channels):

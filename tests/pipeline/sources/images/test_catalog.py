@@ -113,6 +113,7 @@ def test_all_problems_are_told_at_once(tmp_path):
 
 
 def test_problems_of_many_files_are_shortened(tmp_path):
+    save_picture(tmp_path / "class/0.png", 1, (4, 4))
     for number in range(30):
         save_picture(tmp_path / f"{number:02}.png", 1, (4, 4))
         (tmp_path / f"link {number:02}").symlink_to("nowhere")
@@ -123,8 +124,7 @@ def test_problems_of_many_files_are_shortened(tmp_path):
     )
     assert problems[0].startswith(f"link 00: {link}")
     assert problems[19:22] == [problems[19], "and 10 more like these", f"00.png: {outside}"]
-    assert problems[40:42] == [f"19.png: {outside}", "and 10 more like these"]
-    assert problems[42].startswith("no images for train")
+    assert problems[40:] == [f"19.png: {outside}", "and 10 more like these"]
 
 
 def test_image_folder_walks_a_cycle_of_links_many_times(tmp_path):

@@ -106,7 +106,7 @@ TWO = ("train/a/1.jpg", "train/b/1.jpg")
         (("a/1.jpg", "b/"), ["train: class 'b' has no images; remove the folder or add some"]),
         ((*TWO, "cat.jpg"), ["cat.jpg: an image outside of a class folder; move it into one"]),
         ((*TWO, "train/cat.jpg"), ["train/cat.jpg: an image outside of a class folder; move it into one"]),
-        (("cat.jpg",), ["cat.jpg: an image outside of a class folder; move it into one", NO_TRAIN]),
+        (("cat.jpg", "dog.jpg"), ["all images are at the top; put them into class folders, or give", NO_TRAIN]),
         (("test/a/1.jpg",), [NO_TRAIN]),
         ((), [NO_TRAIN]),
         ((*TWO, "TRAIN/a/1.jpg"), ["TRAIN, train: several folders for the split train; merge them"]),

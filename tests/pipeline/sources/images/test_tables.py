@@ -7,8 +7,8 @@ import pytest
 from pipeline.sources.images.samples import ImageFacts
 from pipeline.sources.images.tables import (
     check_readable,
-    count_conversions,
     count_equal,
+    describe_changes,
     find_unreadable,
     render_tables,
 )
@@ -72,6 +72,17 @@ def test_samples_without_files_have_no_table():
     assert list(skipped) == ["skipped.csv"]
 
 
+def changes(facts, *, is_turned=True):
+    """What is said about images that were converted, without what is said about those skipped."""
+    lines = [line for line in describe_changes(facts, is_turned=is_turned) if not line.startswith("Skipped: ")]
+    return "".join(lines).removeprefix("Converted: ")
+
+
+def test_skipped_images_are_counted():
+    facts = {"train": [fact("", "truncated"), fact()], "test": [fact("P", "truncated")]}
+    assert [*describe_changes(facts, is_turned=True)] == ["Skipped: 2 unreadable, listed in skipped.csv"]
+
+
 @pytest.mark.parametrize(
     ("modes", "expected"),
     [
@@ -84,7 +95,7 @@ def test_samples_without_files_have_no_table():
     ],
 )
 def test_conversions_are_counted(modes, expected):
-    assert count_conversions({"train": [fact(mode) for mode in modes]}, is_turned=True) == expected
+    assert changes({"train": [fact(mode) for mode in modes]}) == expected
 
 
 def test_turned_and_first_frames_are_counted_but_not_unreadable_ones():
@@ -92,8 +103,8 @@ def test_turned_and_first_frames_are_counted_but_not_unreadable_ones():
         "train": [fact(orientation=6), fact(orientation=6), fact(more=True)],
         "test": [fact("", "truncated"), fact("P", "truncated", 3)],
     }
-    assert count_conversions(facts, is_turned=True) == "2 EXIF orientation 6, 1 first of several frames or pages"
-    assert count_conversions(facts, is_turned=False) == "1 first of several frames or pages"
+    assert changes(facts) == "2 EXIF orientation 6, 1 first of several frames or pages"
+    assert changes(facts, is_turned=False) == "1 first of several frames or pages"
 
 
 def test_equal_values_are_counted_most_frequent_first():
