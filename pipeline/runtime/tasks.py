@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, TypeVar
@@ -54,16 +55,16 @@ def imap_on_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[
 
     Only a few items at a time are taken and worked on ahead of the results, so memory doesn't grow with their number.
     """
-    num_threads, num_pending = _num_threads(), max_in_flight() - 1
+    remaining, most = iter(items), max_in_flight()
     pending: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(num_threads) as pool:
+    with ThreadPoolExecutor(_num_threads()) as pool:
         try:
-            for item in items:
-                with deferred_signals():  # as in _map_on_threads
-                    pending.append(pool.submit(function, item))
-                if len(pending) > num_pending:
-                    yield pending.popleft().result()
-            while pending:
+            while True:
+                if len(pending) <= most // 2:
+                    with deferred_signals():  # as in _map_on_threads, and seldom, because it takes as long as a submit
+                        pending.extend(pool.submit(function, item) for item in islice(remaining, most - len(pending)))
+                if not pending:
+                    return
                 yield pending.popleft().result()
         finally:
             for future in pending:

@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -25,6 +27,9 @@ from shardset.manifest import (
 )
 from shardset.npy import little_endian, npy_header
 from shardset.reader import Array, Labels, split_range
+
+FLUSHED_BYTES = 33_554_432
+flush_data = os.fdatasync if sys.platform == "linux" else os.fsync
 
 # Called once per shard with its split and range [start, stop) of samples. Returns their images in blocks, (n, C, H, W),
 # which are made where the shard is written: on a thread, or on a worker, to which the iterable is sent pickled.
@@ -126,13 +131,19 @@ def _write_npy(set_dir: Path, name: str, dtype: str, shape: tuple[int, ...], blo
     num_bytes = len(header)
     # A temporary name of its own, because a cluster may run two copies of a task at the same time.
     temp_path = temp_sibling(set_dir / name, os.urandom(8).hex())
-    with named_os_errors(temp_path), temp_path.open("wb") as file:
+    # Data are flushed to disk while more are made, so that little is left for fsync to wait for.
+    with named_os_errors(temp_path), temp_path.open("wb") as file, ThreadPoolExecutor(1) as flusher:
         file.write(header)
+        flushes: list[Future[None]] = []
         for block in blocks:
             data = np.ascontiguousarray(block, little_endian(dtype))
             file.write(data.data)
             sha256.update(data.data)
             num_bytes += data.nbytes
+            if num_bytes // FLUSHED_BYTES > len(flushes):
+                flushes.append(flusher.submit(flush_data, file.fileno()))
+        for flush in flushes:
+            flush.result()
         file.flush()
         os.fsync(file.fileno())
     temp_path.replace(set_dir / name)

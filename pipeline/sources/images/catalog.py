@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,7 +18,9 @@ from pipeline.sources.images.parquet import SUFFIX as PARQUET_SUFFIX
 from pipeline.sources.images.parquet import is_parquet, open_parquet
 from shardset.errors import InputError, named_os_errors
 from shardset.manifest import Split
-from shardset.reader import Labels
+from shardset.reader import Labels, split_range
+
+HEADERS_PER_TASK = 64  # handing over a single one to a thread takes as long as reading it
 
 # A file that has one of these names but is no image is reported, because somebody took it for one.
 IMAGE_SUFFIXES = (
@@ -143,7 +146,9 @@ def _read_headers(
         except UnreadableImageError as error:
             return error
 
-    for name, found in zip(names, imap_on_threads(read, names), strict=True):
+    ranges = split_range(0, len(names), HEADERS_PER_TASK)
+    by_range = imap_on_threads(lambda part: [*map(read, names[slice(*part)])], ranges)
+    for name, found in zip(names, chain.from_iterable(by_range), strict=True):
         if isinstance(found, Header):
             headers[name] = found
         elif isinstance(found, NotAnImageError) and not name.lower().endswith(IMAGE_SUFFIXES):

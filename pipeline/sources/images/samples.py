@@ -25,9 +25,10 @@ from pipeline.sources.images.decode import (
 )
 from shardset.errors import InputError, named_os_errors
 from shardset.manifest import Preparation, Split
-from shardset.reader import BLOCK_VALUES, Array, Labels, split_range
+from shardset.reader import Array, Labels, split_range
 
 MAX_SIZES = 5  # listed in a message
+BLOCK_VALUES = 65_536  # larger images are not worth a copy into a block
 LARGE_PIXELS = 32_000_000  # Pillow needs 4 bytes a pixel, and as many for a conversion
 
 # For large images, so that several don't need gigabytes at the same time. A lock would not do, because the allocator
@@ -74,7 +75,8 @@ class ImageSamples:
         decoded = imap_on_threads(lambda index: self.read(split, index), range(start, stop))
         for first, last in split_range(start, stop, max(1, BLOCK_VALUES // prod(self.image_shape))):
             block = [next(decoded) for _ in range(first, last)]
-            yield np.stack([pixels for pixels, _ in block]), [facts for _, facts in block]
+            images = [pixels for pixels, _ in block]
+            yield np.stack(images) if len(images) > 1 else images[0][None], [facts for _, facts in block]
 
 
 @dataclass(frozen=True)
