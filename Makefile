@@ -73,7 +73,8 @@ from-scratch: .venv/installed  ## Check that a run from scratch reproduces the l
 	rm -rf build/from-scratch
 
 # FFCV is built from source and needs OpenCV and libturbojpeg. datasets needs a different huggingface_hub than MDS does,
-# so it is installed separately. Both are optional: the results say which one is missing.
+# so it is installed separately. Both are optional: the results say which one is missing. BENCH_IMAGES may name a folder
+# of JPEGs in train/CLASS, val/CLASS and test/CLASS, which are decoded instead of generated ones.
 bench: .venv/installed-bench  ## Measure the stages against their lower bounds and against alternatives
 	-.venv/bin/python -m pip install --quiet --constraint constraints.txt "ffcv>=1.0"
 	-.venv/bin/python -m pip install --quiet --no-deps --target build/bench/huggingface --upgrade \

@@ -29,7 +29,10 @@ from shardset.npy import little_endian, npy_header
 from shardset.reader import Array, Labels, split_range
 
 FLUSHED_BYTES = 33_554_432
-flush_data = os.fdatasync if sys.platform == "linux" else os.fsync
+if sys.platform == "linux":
+    flush_data = os.fdatasync
+else:
+    flush_data = os.fsync
 
 # Called once per shard with its split and range [start, stop) of samples. Returns their images in blocks, (n, C, H, W),
 # which are made where the shard is written: on a thread, or on a worker, to which the iterable is sent pickled.
