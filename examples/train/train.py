@@ -46,7 +46,9 @@ def main() -> None:
     train.transform = transforms.Compose([transforms.RandomCrop(side, side // 8), transforms.RandomHorizontalFlip()])
     split = "test" if "test" in train.manifest.splits else "val"
     test = ShardDataset("data/shards", split)
-    loader = DataLoader(train, batch_size=params["batch_size"], shuffle=True, drop_last=True)
+    loader = DataLoader(
+        train, batch_size=params["batch_size"], shuffle=True, drop_last=len(train) > params["batch_size"]
+    )
 
     model = make_model(train.manifest.image_shape, len(train.classes))
     optimizer = torch.optim.SGD(model.parameters(), lr=params["lr"], momentum=0.9, nesterov=True, weight_decay=5e-4)
