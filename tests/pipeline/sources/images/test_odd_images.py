@@ -59,7 +59,10 @@ def test_odd_images_are_taken_or_told_without_noise(unreadable, workspace):
             assert line.startswith(f"  cat/{name}: {reason}")
         return
     assert_succeeds(done)
-    assert lines[1:] == ["Converted: 1 I;16, 1 P, 1 RGBA, 1 first of several frames or pages"]
+    assert lines[1:] == [
+        "Skipped: 4 unreadable, listed in skipped.csv",
+        "Converted: 1 I;16, 1 P, 1 RGBA, 1 first of several frames or pages",
+    ]
     with (workspace.path / "data/raw/skipped.csv").open(newline="") as file:
         skipped = [*csv.DictReader(file)]
     assert [row["source"] for row in skipped] == [f"cat/{name}" for name in problems]
