@@ -213,7 +213,8 @@ def test_large_image_is_unreadable_by_its_header(folder):
     assert read(folder).unreadable == {"train/cat/bomb.png": "20,000 x 5,001 are more than 100 megapixels"}
 
 
-def test_file_removed_while_it_is_read_is_named(folder, tmp_path):
+def test_file_removed_while_it_is_read_is_named(folder, monkeypatch):
+    monkeypatch.setattr("pipeline.sources.images.catalog.HEADERS_PER_TASK", 1)
     seen: list[tuple[str, int, int]] = []
 
     def remove(action, done, total):
