@@ -177,6 +177,8 @@ def _progress_bar() -> Iterator["Progress"]:
     from rich import progress
     from rich.console import Console
 
+    from pipeline.runtime.tasks import FETCHING
+
     console = Console(stderr=True)
     columns = (
         progress.TextColumn("{task.description}"),
@@ -199,7 +201,7 @@ def _progress_bar() -> Iterator["Progress"]:
             speed = bar.tasks[tasks[action]].speed or 0
             amount = (
                 f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB, {speed / 1e6:.1f} MB/s"
-                if action == "Fetching"
+                if action == FETCHING
                 else f"{done:,} of {total:,}, {speed:,.0f} images/s"
             )
             bar.update(tasks[action], completed=done, amount=amount)

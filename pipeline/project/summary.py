@@ -11,11 +11,12 @@ import numpy as np
 from pipeline.project.suggest import Suggestion, short_side
 from pipeline.sources.images.catalog import Catalog
 from pipeline.sources.images.decode import Header
-from pipeline.sources.images.tables import UNCHANGED_MODES, count_equal
+from pipeline.sources.images.tables import count_equal
 from shardset.models import printable
 
 WIDTH = 100  # columns
 INDENT = 12  # columns, of what is next to the name of a line
+UNCHANGED_MODES = ("RGB", "L")
 MAX_CLASSES = 30  # listed; of more, the smallest and largest ones
 NUM_EXTREMES = 5
 MAX_NAMES = 5  # of files listed for a reason

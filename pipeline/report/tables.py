@@ -1,7 +1,5 @@
 """The figures of the report as tables and metrics."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
@@ -10,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from pipeline.audit.near_duplicates import MAX_DISTANCE, NearDuplicate
 from pipeline.audit.survey import NUM_BINS, Survey
+from pipeline.runtime import files
 from shardset.manifest import Manifest, Split
 from shardset.reader import Array
 from shardset.shards import ShardSet
@@ -86,9 +85,7 @@ def make_tables(
 
 def render_csv(rows: Rows) -> str:
     """Render CSV with LF line endings. Text that a spreadsheet would run as a formula gets an apostrophe in front."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(map(_as_text, row) for row in rows)
-    return text.getvalue()
+    return files.render_csv(map(_as_text, row) for row in rows)
 
 
 def _as_text(cell: object) -> object:

@@ -1,11 +1,13 @@
 """Files and folders that appear under their final name only when they are complete."""
 
+import csv
 import errno
 import hashlib
+import io
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,6 +47,13 @@ def write_synced(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+def render_csv(rows: Iterable[Iterable[object]]) -> str:
+    """Render CSV with LF line endings."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def write_json(path: Path, data: object) -> None:

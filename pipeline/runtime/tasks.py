@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 FIRST_WORKER_TIMEOUT = 30  # seconds for a cluster to have its first worker
 AHEAD = 4  # items per thread that are worked on before their results are asked for
 
-# Called with what is being done, how much of it is done, and the total.
+# Called with what is being done, how much of it is done, and the total: images, and bytes for FETCHING.
 Progress = Callable[[str, int, int], None]
+FETCHING = "Fetching"
 
 T = TypeVar("T")
 R = TypeVar("R")

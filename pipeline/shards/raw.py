@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipeline.runtime.tasks import map_tasks
-from pipeline.shards.writer import ShardJob, ShardTask, plan_shards, write_shard
+from pipeline.shards.writer import ShardJob, ShardTask, map_by_split, plan_shards, write_shard
 from shardset.content import Digests, hash_content, hash_images
 from shardset.errors import CorruptDataError
 from shardset.manifest import Manifest, Preparation, Shard, Split, SplitShards
@@ -78,10 +77,8 @@ def write_samples(
     }
     for split in jobs:
         (set_dir / split).mkdir()
-    all_jobs = [job for of_split in jobs.values() for job in of_split]
     # Image files are decoded on threads, one shard after the other.
-    done = iter((map_tasks if samples.preparation is None else map)(_write_raw_shard, all_jobs))
-    by_split = {split: list(islice(done, len(of_split))) for split, of_split in jobs.items()}
+    by_split = map_by_split(map_tasks if samples.preparation is None else map, _write_raw_shard, jobs)
     digests = {split: np.concatenate([raw.digests for raw in of_split]) for split, of_split in by_split.items()}
     splits = {
         split: SplitShards(samples=len(digests[split]), shards=tuple(raw.shard for raw in of_split))

@@ -44,7 +44,7 @@ def select_samples(
     chosen = {split: np.delete(np.arange(len(of_split)), excluded[split]) for split, of_split in digests.items()}
     selection: dict[Split, tuple[Split, NDArray[np.int64]]] = {split: (split, kept) for split, kept in chosen.items()}
     train = chosen["train"]
-    places = [int.from_bytes(digests["train"][index]) for index in train.tolist()]
+    places = [int.from_bytes(digests["train"][index]) for index in train.tolist()] if any(fractions.values()) else []
     start, total = 0, Fraction(0)
     rest = np.ones(len(train), bool)
     for split, fraction in fractions.items():

@@ -3,11 +3,13 @@
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -27,6 +29,9 @@ from shardset.manifest import (
 )
 from shardset.npy import little_endian, npy_header
 from shardset.reader import Array, Labels, split_range
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 FLUSHED_BYTES = 33_554_432
 if sys.platform == "linux":
@@ -97,13 +102,22 @@ def write_shards(
         ]
         for split, of_split in labels.items()
     }
-    shards = iter(map_tasks(write_shard, chain.from_iterable(jobs.values()), scheduler))
+    shards = map_by_split(partial(map_tasks, scheduler=scheduler), write_shard, jobs)
     for unfinished in shards_dir.glob("*/.*.tmp"):  # left by workers that were killed
         unfinished.unlink(missing_ok=True)
     return {
-        split: SplitShards(samples=len(labels[split]), shards=tuple(islice(shards, len(of_split))))
-        for split, of_split in jobs.items()
+        split: SplitShards(samples=len(labels[split]), shards=tuple(of_split)) for split, of_split in shards.items()
     }
+
+
+def map_by_split(
+    map_jobs: Callable[[Callable[[T], R], Iterable[T]], Iterable[R]],
+    function: Callable[[T], R],
+    jobs: Mapping[Split, Sequence[T]],
+) -> dict[Split, list[R]]:
+    """Apply `function` to the jobs of all splits by one call of `map_jobs`, such as `map`; return results by split."""
+    results = iter(map_jobs(function, chain.from_iterable(jobs.values())))
+    return {split: list(islice(results, len(of_split))) for split, of_split in jobs.items()}
 
 
 def write_shard(job: ShardJob) -> Shard:

@@ -23,8 +23,6 @@ from shardset.models import printable
 
 LOGGER = logging.getLogger(__name__)
 
-FETCHING = "Fetching"  # what the progress is of
-
 # Called with the number of bytes fetched so far and the total.
 Progress = Callable[[int, int], None]
 

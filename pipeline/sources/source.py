@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from pipeline.runtime.tasks import Progress
+from pipeline.runtime.tasks import FETCHING, Progress
 from pipeline.sources import synthetic
 from pipeline.sources.cifar import decode, read_archive, read_folder
 from pipeline.sources.images.catalog import read_catalog
@@ -87,7 +87,7 @@ def _read_known(dataset: Dataset, archives_dir: Path, source: str | None, progre
 
 def _find_archive(archive: Archive, archives_dir: Path, source: str | None, progress: Progress) -> Path:
     """Return the path of the verified archive, or of a folder that should have its files."""
-    from pipeline.sources.fetch import FETCHING, fetch_archive, find_difference
+    from pipeline.sources.fetch import fetch_archive, find_difference
 
     try:
         path = None if source is None else _local_path(source)

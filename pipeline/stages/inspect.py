@@ -7,9 +7,8 @@ from pipeline.project.suggest import Suggestion, suggest_params
 from pipeline.project.summary import render_summary
 from pipeline.runtime.tasks import Progress
 from pipeline.sources.images.catalog import Catalog, read_catalog
-from pipeline.sources.images.tables import MAX_NAME
+from pipeline.sources.images.tables import list_unreadable
 from shardset.errors import InputError
-from shardset.models import printable
 
 
 @dataclass(frozen=True)
@@ -24,18 +23,16 @@ class Inspection:
     @property
     def unreadable(self) -> str:
         """The images that can't be read, by name and reason, and what to do; empty if there are none."""
-        if not (unreadable := self.catalog.unreadable):
+        if not self.catalog.unreadable:
             return ""
-        reasons = (f"{printable(name, MAX_NAME)}: {reason}" for name, reason in unreadable.items())
-        images = "image" if len(unreadable) == 1 else "images"
-        listed = "\n  ".join([f"{len(unreadable):,} {images} can't be read:", *reasons])
+        listed = list_unreadable(self.catalog.unreadable.items())
         return f"{listed}\nRepair or remove them. With images.unreadable: skip in params.yaml, they are left out."
 
     def check(self, *, allow_unreadable: bool) -> Suggestion:
         """Return the suggestion. Raises InputError, which lists all problems, and unreadable images unless allowed."""
         problems = self.catalog.problems
         messages = ["\n  ".join([f"source {self.source} can't be used:", *problems])] if problems else []
-        if self.unreadable and not (allow_unreadable and not messages):
+        if self.unreadable and (messages or not allow_unreadable):
             messages.append(self.unreadable)
         if messages or self.suggestion is None:
             raise InputError("\n".join(messages) or f"source {self.source}: no images")
@@ -50,8 +47,7 @@ def inspect_source(source: Path, progress: Progress, size: int | None = None) ->
     Raises InputError if `source` is none of these.
     """
     catalog = read_catalog(source, progress)
-    names = (name for of_split in catalog.names.values() for name in of_split)
-    headers = [catalog.headers[name] for name in names if name in catalog.headers]
+    headers = [*catalog.sample_headers().values()]
     suggestion = suggest_params(headers, size) if headers else None
     summary = render_summary(catalog, headers, None if catalog.problems else suggestion)
     return Inspection(source, catalog, suggestion, summary)

@@ -10,9 +10,10 @@ import numpy as np
 
 from pipeline.errors import NotAnImageError, UnreadableImageError
 from pipeline.runtime.tasks import Progress, imap_on_threads
-from pipeline.sources.images.containers import Container, Listing, open_container
+from pipeline.sources.images.containers import open_container
 from pipeline.sources.images.decode import Header, open_image, read_header, silence_decoders
 from pipeline.sources.images.layout import find_class_problems, plan_by_folders, plan_by_metadata
+from pipeline.sources.images.listing import Container, Listing
 from pipeline.sources.images.metadata import find_metadata, read_metadata
 from pipeline.sources.images.parquet import SUFFIX as PARQUET_SUFFIX
 from pipeline.sources.images.parquet import is_parquet, open_parquet
@@ -47,6 +48,11 @@ class Catalog:
     unreadable: dict[str, str]
     ignored: dict[str, str]
     problems: list[str]
+
+    def sample_headers(self) -> dict[str, Header]:
+        """Return the headers of the images that belong to a split and can be read, by path."""
+        names = (name for of_split in self.names.values() for name in of_split)
+        return {name: self.headers[name] for name in names if name in self.headers}
 
     def check(self, source: Path) -> None:
         """Raise InputError, which lists the problems, if there are any."""

@@ -11,8 +11,6 @@ from pipeline.sources.images.archives import Tar, Zip
 from pipeline.sources.images.listing import Container, Listing, find_name_problem, ignored_reason
 from shardset.errors import InputError, named_os_errors
 
-__all__ = ["Container", "Folder", "Listing", "Tar", "Zip", "open_container"]
-
 COMPRESSED = {  # by their first bytes
     b"\x1f\x8b": "gunzip",
     b"BZh": "bunzip2",

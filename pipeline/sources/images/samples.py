@@ -10,6 +10,7 @@ from math import prod
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from pipeline.errors import UnreadableImageError
 from pipeline.runtime.tasks import imap_on_threads
@@ -90,28 +91,38 @@ class FileReader:
     def __call__(self, split: Split, index: int) -> tuple[Array, ImageFacts]:
         name = self.catalog.names[split][index]
         if problem := self.catalog.unreadable.get(name):  # not read again, because the file may be huge
-            return self._unreadable(ImageFacts("", 0, 0, 1, "", problem))
+            return unreadable_sample(ImageFacts("", 0, 0, 1, "", problem), self.mode, self.preparation)
         header = self.catalog.headers[name]
         if header.width * header.height > LARGE_PIXELS:
             return _one_by_one.submit(self._read, name).result()
         return self._read(name)
 
     def _read(self, name: str) -> tuple[Array, ImageFacts]:
-        sha256, width, height, mode = "", 0, 0, ""
+        sha256 = ""
         try:
             with decoder_errors(), named_os_errors(name), self.catalog.open(name) as file:
                 content = file.read()
             sha256 = hashlib.sha256(content).hexdigest()
             with open_image(io.BytesIO(content)) as image:
-                _, mode, width, height = read_header(image)
-                pixels, orientation = decode_image(image, self.mode, self.preparation)
-                more = has_more_frames(image)
+                return decode_sample(image, sha256, self.mode, self.preparation)
         except UnreadableImageError as error:
-            return self._unreadable(ImageFacts(sha256, width, height, 1, mode, str(error)))
-        return pixels, ImageFacts(sha256, width, height, orientation, mode, has_more_frames=more)
+            return unreadable_sample(ImageFacts(sha256, 0, 0, 1, "", str(error)), self.mode, self.preparation)
 
-    def _unreadable(self, facts: ImageFacts) -> tuple[Array, ImageFacts]:
-        return np.zeros((len(CHANNELS[self.mode]), self.preparation.size, self.preparation.size), np.uint8), facts
+
+def decode_sample(image: Image.Image, sha256: str, mode: Mode, preparation: Preparation) -> tuple[Array, ImageFacts]:
+    """Decode an open image, whose file has this SHA-256: pixels as from `decode_image`, or black ones, and facts."""
+    _, stored_mode, width, height = read_header(image)
+    try:
+        pixels, orientation = decode_image(image, mode, preparation)
+    except UnreadableImageError as error:
+        return unreadable_sample(ImageFacts(sha256, width, height, 1, stored_mode, str(error)), mode, preparation)
+    more = has_more_frames(image)
+    return pixels, ImageFacts(sha256, width, height, orientation, stored_mode, has_more_frames=more)
+
+
+def unreadable_sample(facts: ImageFacts, mode: Mode, preparation: Preparation) -> tuple[Array, ImageFacts]:
+    """Return black pixels in place of an image that can't be decoded, with its facts."""
+    return np.zeros((len(CHANNELS[mode]), preparation.size, preparation.size), np.uint8), facts
 
 
 def samples_of(catalog: Catalog, preparation: Preparation) -> ImageSamples:
@@ -119,8 +130,7 @@ def samples_of(catalog: Catalog, preparation: Preparation) -> ImageSamples:
 
     Raises InputError if images of another size would have to be resized and `resize` is null.
     """
-    used = (name for names in catalog.names.values() for name in names)
-    headers = {name: catalog.headers[name] for name in used if name in catalog.headers}
+    headers = catalog.sample_headers()
     check_sizes(headers, preparation)
     mode: Mode = "L" if headers and all(header.is_grey for header in headers.values()) else "RGB"
     reader = FileReader(catalog, mode, preparation)

@@ -1,25 +1,24 @@
 """What is written about image files: samples.csv and skipped.csv of the set, and lines for people."""
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.runtime.files import render_csv
 from pipeline.sources.images.decode import is_grey
 from pipeline.sources.images.samples import ImageFacts
 from shardset.errors import InputError
 from shardset.manifest import Split
 from shardset.models import printable
 from shardset.reader import Labels
+from shardset.shards import SAMPLES_NAME
 
 SAMPLES_HEADER = ("index", "source", "sha256", "label", "width", "height", "orientation", "mode")
 SKIPPED_NAME = "skipped.csv"
 SKIPPED_HEADER = ("source", "reason")
-UNCHANGED_MODES = ("RGB", "L")
 MAX_NAME = 300  # characters
 
 Names = Mapping[Split, Sequence[str]]
@@ -34,11 +33,16 @@ def find_unreadable(facts: Facts) -> dict[Split, list[int]]:
 def check_readable(names: Names | None, facts: Facts) -> None:
     """Raise InputError, which lists all samples that could not be decoded with the reasons, if there are any."""
     if rows := [*_skipped_rows(names, facts)]:
-        lines = [f"{printable(name, MAX_NAME)}: {reason}" for name, reason in rows]
         raise InputError(
-            "\n  ".join([f"{len(rows):,} {'images' if len(rows) > 1 else 'image'} can't be read:", *lines])
-            + "\nRepair or remove them, or set images.unreadable to skip in params.yaml."
+            f"{list_unreadable(rows)}\nRepair or remove them, or set images.unreadable to skip in params.yaml."
         )
+
+
+def list_unreadable(reasons: Collection[tuple[str, str]]) -> str:
+    """List images that can't be read, given their names with the reasons, one a line."""
+    lines = [f"{printable(name, MAX_NAME)}: {reason}" for name, reason in reasons]
+    images = "image" if len(lines) == 1 else "images"
+    return "\n  ".join([f"{len(lines):,} {images} can't be read:", *lines])
 
 
 def render_tables(
@@ -61,9 +65,9 @@ def render_tables(
                 (names[origin][index], labels[origin][index], facts[origin][index]) for index in indices.tolist()
             )
         ]
-        tables[f"{split}/samples.csv"] = _render(SAMPLES_HEADER, rows)
+        tables[f"{split}/{SAMPLES_NAME}"] = render_csv([SAMPLES_HEADER, *rows])
     if skipped := [*_skipped_rows(names, facts)]:
-        tables[SKIPPED_NAME] = _render(SKIPPED_HEADER, skipped)
+        tables[SKIPPED_NAME] = render_csv([SKIPPED_HEADER, *skipped])
     return tables
 
 
@@ -93,11 +97,3 @@ def _skipped_rows(names: Names | None, facts: Facts) -> Iterator[tuple[str, str]
         for index, fact in enumerate(of_split):
             if fact.problem:
                 yield names[split][index] if names else f"{split} sample {index}", fact.problem
-
-
-def _render(header: tuple[str, ...], rows: Iterable[Iterable[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()

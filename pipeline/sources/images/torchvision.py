@@ -17,9 +17,16 @@ from PIL import Image
 
 from pipeline.errors import UnreadableImageError
 from pipeline.runtime.tasks import imap_on_threads
-from pipeline.sources.images.decode import Header, Mode, decode_image, has_more_frames, open_image, read_header
+from pipeline.sources.images.decode import Header, Mode, open_image, read_header
 from pipeline.sources.images.layout import find_class_problems
-from pipeline.sources.images.samples import CHANNELS, ImageFacts, ImageSamples, check_sizes
+from pipeline.sources.images.samples import (
+    CHANNELS,
+    ImageFacts,
+    ImageSamples,
+    check_sizes,
+    decode_sample,
+    unreadable_sample,
+)
 from pipeline.sources.images.torchvision_classes import (
     ROOT_HINT,
     download,
@@ -87,17 +94,14 @@ class _Reader:
 
     def __call__(self, split: Split, index: int) -> tuple[Array, ImageFacts]:
         image, _ = _take_sample(self.datasets[split], split, index)
-        width, height, mode = 0, 0, ""
         try:
             with _opened(image) as opened:
-                _, mode, width, height = read_header(opened)
-                pixels, orientation = decode_image(opened, self.mode, self.preparation)
-                more = has_more_frames(opened)
+                pixels, facts = decode_sample(opened, "", self.mode, self.preparation)
         except UnreadableImageError as error:
-            black = np.zeros((len(CHANNELS[self.mode]), self.preparation.size, self.preparation.size), np.uint8)
-            problem = f"{relpath(image, self.folder)}: {error}" if isinstance(image, Path) else str(error)
-            return black, ImageFacts("", width, height, 1, mode, problem)
-        return pixels, ImageFacts("", width, height, orientation, mode, has_more_frames=more)
+            pixels, facts = unreadable_sample(ImageFacts("", 0, 0, 1, "", str(error)), self.mode, self.preparation)
+        if facts.problem and isinstance(image, Path):
+            facts = facts._replace(problem=f"{relpath(image, self.folder)}: {facts.problem}")
+        return pixels, facts
 
 
 def _survey(dataset: Any, split: Split) -> tuple[Labels, list[Header | None]]:  # noqa: ANN401
