@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, default_collate
 
 from shardset.batch import Batch, Sample, new_tensor
 from shardset.errors import InputError
+from shardset.indices import load_indices
 from shardset.manifest import Manifest, Split
 from shardset.normalization import normalization_of, normalize_pixels
 from shardset.reader import Array, split_range
@@ -31,6 +32,9 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # mypy doesn't follow torch'
 
     `transform` and `target_transform` are called with each image and each label, as in torchvision.
 
+    `indices` is the path of a CSV with a column `index`, for example test_without_leaks.csv of the audit: the dataset
+    holds only these samples of the split, in that order. To give indices in memory, use torch's `Subset`.
+
     Images are read from memory-mapped files, or from a copy in RAM with `preload`. A pickled dataset contains no
     images: a spawned worker opens the files itself, and refuses a set that was replaced since.
 
@@ -38,11 +42,11 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # mypy doesn't follow torch'
     `verify="size"` and None check only the size, dtype and shape of each file, since mapping a file that is too short
     would crash the process.
 
-    Raises CorruptDataError, which names the file, or InputError for an unknown `split` or `verify`, and for
-    `normalize=False` on a set that contains no pixels.
+    Raises CorruptDataError, which names the file, or InputError for an unknown `split` or `verify`, for `indices` that
+    aren't those of the split, and for `normalize=False` on a set that contains no pixels.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (most are passed by keyword)
         self,
         shards_dir: str | PathLike[str],
         split: Split = "train",
@@ -51,6 +55,7 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # mypy doesn't follow torch'
         target_transform: Callable[[int], Any] | None = None,
         normalize: bool = True,
         preload: bool = False,
+        indices: str | PathLike[str] | None = None,
         verify: Verify | None = "size",
     ) -> None:
         self._shards = shards = open_shards(shards_dir)
@@ -63,6 +68,8 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # mypy doesn't follow torch'
                 f"normalize: False needs pixels, but {shards.dir} holds normalized {shards.manifest.dtype} values. "
                 "Use a set written with `dtype: uint8`, or the raw set."
             )
+        num_samples = shards.manifest.splits[split].samples
+        chosen = None if indices is None else load_indices(indices, split, num_samples)
         self.split = split
         self.transform = transform
         self.target_transform = target_transform
@@ -72,12 +79,14 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # mypy doesn't follow torch'
         self._normalize = normalize
         self._normalization = normalization_of(shards.manifest)
         self._class_to_idx = {name: index for index, name in enumerate(shards.manifest.classes)}
-        self._data = OpenSplit(shards, split, preload)
+        self._data = OpenSplit(shards, split, preload, chosen)
 
     def __repr__(self) -> str:
         manifest = self.manifest
+        num_samples = manifest.splits[self.split].samples
+        of_split = f" of {num_samples:,}" if len(self) != num_samples else ""
         return (
-            f"<ShardDataset {manifest.dataset} {self.split}: {len(self):,} samples, "
+            f"<ShardDataset {manifest.dataset} {self.split}: {len(self):,}{of_split} samples, "
             f"{tuple(manifest.image_shape)} {manifest.dtype}>"
         )
 

@@ -20,16 +20,22 @@ MAX_PIECES = 16
 
 
 class OpenSplit:
-    """The images and labels of a split. Its copies and pickles hold no data: they open the files themselves.
+    """The images and labels of a split, or of the samples at `indices`, (n,) int64, in that order.
+
+    Its copies and pickles hold no data: they open the files themselves.
 
     Raises CorruptDataError if a file has the wrong size, dtype or shape, or if the set has been replaced.
     """
 
-    def __init__(self, shards: ShardSet, split: Split, preload: bool) -> None:
-        self._arguments = shards, split, preload
-        self.labels = shards.labels(split)
+    def __init__(self, shards: ShardSet, split: Split, preload: bool, indices: NDArray[np.int64] | None = None) -> None:
+        self._arguments = shards, split, preload, indices
+        labels = shards.labels(split)
+        self.labels = labels if indices is None else labels[indices]
         images = [shards.images(shard) for shard in shards.shards(split)]
-        self._images = [np.concatenate(images)] if preload else images
+        if preload:
+            images = [np.concatenate(images) if indices is None else shards.take(split, indices)]
+        self._images = images
+        self._indices = None if preload else indices  # a copy in RAM holds only these samples
         self._starts = [0, *accumulate(map(len, self._images))][:-1]
         pieces = _Pieces(self._images)
         self._pieces = pieces if pieces.per_image <= MAX_PIECES else None
@@ -49,11 +55,14 @@ class OpenSplit:
     @cached_property
     def sources(self) -> tuple[str, ...]:
         """The names of the files that the samples come from."""
-        shards, split, _ = self._arguments
-        return shards.sources(split)
+        shards, split, _, indices = self._arguments
+        sources = shards.sources(split)
+        return sources if indices is None else tuple(sources[index] for index in indices.tolist())
 
     def image(self, number: int) -> Array:
         """Return a view of one image, (C, H, W) of the manifest's dtype, read-only unless it is in RAM."""
+        if self._indices is not None:
+            number = int(self._indices[number])
         shard = bisect_right(self._starts, number) - 1
         image: Array = self._images[shard][number - self._starts[shard]]
         return image
@@ -61,7 +70,7 @@ class OpenSplit:
     def take(self, numbers: NDArray[np.int64], out: Array) -> Array:
         """Copy images into `out`, (len(numbers), C, H, W) of the manifest's dtype. Negative numbers are not allowed."""
         if self._pieces:
-            self._pieces.take(numbers, out)
+            self._pieces.take(numbers if self._indices is None else self._indices[numbers], out)
             return out
         for image, number in zip(out, numbers.tolist(), strict=True):
             image[...] = self.image(number)

@@ -30,7 +30,8 @@ from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.stats import write_stats
 from shardset import ShardDataset, load_stats, open_shards
 from shardset.errors import CorruptDataError, InputError
-from tests.helpers.shard_sets import make_params
+from tests.helpers.image_files import make_image_folder
+from tests.helpers.shard_sets import download, make_params
 
 MAPS = Path("/proc/self/maps")
 CARD_FILES = ("README.md", "croissant.json")
@@ -50,6 +51,17 @@ def normalized_dir(tiny_raw, tmp_path_factory):
 def float32_copy(normalized_dir, tmp_path):
     """A copy of the float32 set, to be damaged by one test."""
     return shutil.copytree(normalized_dir / "float32", tmp_path / "set")
+
+
+CHOSEN = [7, 99, 31, 0, 30]  # from each shard, not in order
+
+
+@pytest.fixture(scope="module")
+def chosen_path(tmp_path_factory):
+    """A list of some samples of train, each with a remark."""
+    path = tmp_path_factory.mktemp("chosen") / "chosen.csv"
+    path.write_text("index,remark\n" + "".join(f"{index},keep\n" for index in CHOSEN))
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +251,55 @@ def test_each_split_of_a_set_is_read_in_order(preload, split_set, split_images):
         assert labels.tolist() == list(dataset.targets) == [index % 2 for index in range(len(split_images[split]))]
 
 
+@pytest.mark.parametrize("make_copy", [lambda dataset: dataset, lambda dataset: pickle.loads(pickle.dumps(dataset))])
+@pytest.mark.parametrize("preload", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+def test_indices_choose_samples_in_their_order(dtype, preload, make_copy, normalized_dir, chosen_path):
+    train = ShardDataset(normalized_dir / dtype)
+    expected = [train[index] for index in CHOSEN]
+    dataset = make_copy(ShardDataset(normalized_dir / dtype, preload=preload, indices=chosen_path, verify="hash"))
+    assert len(dataset) == 5
+    assert_same_samples(list(dataset), expected)
+    assert_same_samples(load_samples(dataset), expected)
+    assert_same_samples([dataset[-1], *dataset.__getitems__([-2, 0])], [expected[-1], expected[-2], expected[0]])
+    assert torch.equal(dataset.tensors()[0], torch.stack([image for image, _ in expected]))
+    assert dataset.tensors()[1].tolist() == list(dataset.targets) == [label for _, label in expected]
+    with pytest.raises(IndexError, match="index 5 is out of range for 5 samples"):
+        dataset[5]
+
+
+@pytest.mark.slow
+def test_indices_reach_spawned_workers(normalized_dir, chosen_path):
+    train = ShardDataset(normalized_dir / "uint8")
+    dataset = ShardDataset(normalized_dir / "uint8", indices=chosen_path)
+    samples = load_samples(dataset, num_workers=1, multiprocessing_context="spawn")
+    assert_same_samples(samples, [train[index] for index in CHOSEN])
+
+
+def test_pickled_dataset_needs_no_list(normalized_dir, tmp_path):
+    (tmp_path / "list.csv").write_text("index\n3\n")
+    pickled = pickle.dumps(ShardDataset(normalized_dir / "uint8", indices=tmp_path / "list.csv"))
+    (tmp_path / "list.csv").unlink()
+    assert torch.equal(pickle.loads(pickled)[0][0], ShardDataset(normalized_dir / "uint8")[3][0])
+
+
+def test_preload_keeps_only_the_chosen_images(normalized_dir, chosen_path):
+    dataset = ShardDataset(normalized_dir / "uint8", preload=True, indices=chosen_path)
+    assert [len(images) for images in dataset._data._images] == [5]
+
+
+def test_sources_are_those_of_the_chosen_samples(tmp_path):
+    download("images", tmp_path / "raw", tmp_path, make_image_folder(tmp_path / "pictures"))
+    (tmp_path / "list.csv").write_text("split,index\nval,4\nval,0\n")
+    dataset = ShardDataset(tmp_path / "raw", "val", indices=tmp_path / "list.csv")
+    assert dataset.sources == ("val/dog/1.jpg", "val/cat/0.jpg")
+
+
+def test_indices_of_another_split_are_refused(normalized_dir, chosen_path):
+    with pytest.raises(InputError, match=r"chosen\.csv, line 3: index should be from 0 to 19, as in test, got '99'$"):
+        ShardDataset(normalized_dir / "float32", "test", indices=chosen_path)
+
+
 def test_absent_split_is_refused(split_set):
     splits = split_set.manifest.splits
     for absent in {"val", "test", "valid"} - set(splits):
@@ -257,9 +318,12 @@ def test_folder_without_a_manifest_is_refused(tmp_path):
         ShardDataset(tmp_path)
 
 
-def test_repr_names_dataset_split_and_shape(normalized_dir, split_set):
+def test_repr_names_dataset_split_and_shape(normalized_dir, split_set, chosen_path):
     assert repr(ShardDataset(normalized_dir / "float16", "test")) == (
         "<ShardDataset tiny test: 20 samples, (3, 32, 32) float16>"
+    )
+    assert repr(ShardDataset(normalized_dir / "uint8", indices=chosen_path)) == (
+        "<ShardDataset tiny train: 5 of 100 samples, (3, 32, 32) uint8>"
     )
     for split, size in (("train", 25), ("val", 12), ("test", 7)):
         if split in split_set.manifest.splits:

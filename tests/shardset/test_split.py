@@ -13,6 +13,7 @@ from shardset.split import OpenSplit, _Pieces
 from tests.helpers.shard_sets import make_images, make_params, write_raw_set
 
 ORDER = np.array([7, 0, 24, 7, 13])
+CHOSEN = np.array([3, 24, 11])
 
 
 @pytest.mark.parametrize("preload", [False, True])
@@ -33,6 +34,10 @@ def test_images_are_taken_in_the_given_order(side, in_pieces, preload, tmp_path)
     assert (opened._pieces is not None) is (in_pieces or preload)
     assert np.array_equal(opened.take(ORDER, np.empty((5, 3, side, side), np.uint8)), images[ORDER])
     assert np.array_equal(opened.image(13), images[13])
+    chosen = OpenSplit(open_shards(tmp_path / "shards"), "train", preload, CHOSEN)
+    taken = chosen.take(ORDER % 3, np.empty((5, 3, side, side), np.uint8))
+    assert np.array_equal(taken, images[CHOSEN[ORDER % 3]])
+    assert np.array_equal(chosen.image(1), images[24])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reserves address space as Linux does")
