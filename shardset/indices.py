@@ -53,5 +53,6 @@ def _find_problem(row: Mapping[str, str | None], split: Split, num_samples: int,
         return f"split should be {split!r}, got {printable(repr(row['split']))}"
     value = row["index"] or ""
     if not re.fullmatch("[0-9]{1,18}", value) or int(value) >= num_samples:
-        return f"index should be from 0 to {num_samples - 1:,}, as in {split}, got {printable(repr(value))}"
+        allowed = f"from 0 to {num_samples - 1:,} ({split} has {num_samples:,} samples)"
+        return f"index should be an integer {allowed}, got {printable(repr(value))}"
     return f"index {value} is repeated" if int(value) in earlier else None

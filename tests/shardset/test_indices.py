@@ -43,13 +43,19 @@ def test_indices_are_read_in_the_order_of_the_file(content, expected, load):
         ("3\n4\n", ", line 1: should name a column 'index', got '3'"),
         ("number;index\n3;4\n", ", line 1: should name a column 'index', got 'number;index'"),
         ("index\n", ": should list at least one sample"),
-        ("index\n3\n20\n", ", line 3: index should be from 0 to 19, as in test, got '20'"),
-        ("index\n-1\n", ", line 2: index should be from 0 to 19, as in test, got '-1'"),
-        ("index\n3.0\n", ", line 2: index should be from 0 to 19, as in test, got '3.0'"),
-        ("index\n1_0\n", ", line 2: index should be from 0 to 19, as in test, got '1_0'"),
-        ("index\n\u0663\n", ", line 2: index should be from 0 to 19, as in test, got '\u0663'"),  # an Arabic digit
-        ("index\n" + 5000 * "9", f", line 2: index should be from 0 to 19, as in test, got '{59 * '9'}..."),
-        ("label,index\ncat\n", ", line 2: index should be from 0 to 19, as in test, got ''"),
+        ("index\n3\n20\n", ", line 3: index should be an integer from 0 to 19 (test has 20 samples), got '20'"),
+        ("index\n-1\n", ", line 2: index should be an integer from 0 to 19 (test has 20 samples), got '-1'"),
+        ("index\n3.0\n", ", line 2: index should be an integer from 0 to 19 (test has 20 samples), got '3.0'"),
+        ("index\n1_0\n", ", line 2: index should be an integer from 0 to 19 (test has 20 samples), got '1_0'"),
+        (
+            "index\n\u0663\n",
+            ", line 2: index should be an integer from 0 to 19 (test has 20 samples), got '\u0663'",
+        ),  # an Arabic digit
+        (
+            "index\n" + 5000 * "9",
+            f", line 2: index should be an integer from 0 to 19 (test has 20 samples), got '{59 * '9'}...",
+        ),
+        ("label,index\ncat\n", ", line 2: index should be an integer from 0 to 19 (test has 20 samples), got ''"),
         ("index\n3\n4\n03\n", ", line 4: index 03 is repeated"),
         ("split,index\ntest,3\ntrain,4\n", ", line 3: split should be 'test', got 'train'"),
         ('index\n3\n"4\n', ", line 3: not valid CSV: unexpected end of data"),
