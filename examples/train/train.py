@@ -38,6 +38,10 @@ def predict(model: nn.Module, data: ShardDataset) -> list[int]:
     return torch.cat([model(images).argmax(dim=1) for images, _ in DataLoader(data, batch_size=500)]).tolist()
 
 
+def accuracy(predicted: list[int], data: ShardDataset) -> float:
+    return sum(map(int.__eq__, predicted, data.targets)) / len(data)
+
+
 def main() -> None:
     params = dvc.api.params_show()
     torch.manual_seed(params["seed"])
@@ -46,6 +50,7 @@ def main() -> None:
     train.transform = transforms.Compose([transforms.RandomCrop(side, side // 8), transforms.RandomHorizontalFlip()])
     split = "test" if "test" in train.manifest.splits else "val"
     test = ShardDataset("data/shards", split)
+    without_leaks = ShardDataset("data/shards", split, indices="data/without_leaks.csv")
     loader = DataLoader(
         train, batch_size=params["batch_size"], shuffle=True, drop_last=len(train) > params["batch_size"]
     )
@@ -66,9 +71,9 @@ def main() -> None:
                 schedule.step()
                 total_loss += loss.item()
             predicted = predict(model, test)
-            num_right = sum(map(int.__eq__, predicted, test.targets))
             live.log_metric("train/loss", total_loss / len(loader))
-            live.log_metric(f"{split}/accuracy", num_right / len(test))
+            live.log_metric(f"{split}/accuracy", accuracy(predicted, test))
+            live.log_metric(f"{split}/accuracy_without_leaks", accuracy(predict(model, without_leaks), without_leaks))
             live.next_step()
 
     torch.save(model.state_dict(), "model.pt")
