@@ -27,7 +27,8 @@ demo: .venv/installed  ## Run the pipeline on generated data in build/demo, with
 	@mkdir -p build/demo
 	@cp -R dvc.yaml .dvcignore pipeline shardset build/demo
 	@sed 's/^dataset: .*/dataset: synthetic/' params.yaml > build/demo/params.yaml
-	@cd build/demo && dvc init --quiet --no-scm && cp ../../.dvc/config .dvc/config.local && dvc repro
+	@cd build/demo && dvc init --quiet --no-scm && cp ../../.dvc/config .dvc/config.local && cp -R ../../.dvc/plots .dvc && \
+	  dvc repro
 	@echo "See build/demo/data/report/report.html"
 
 test: .venv/installed-test  ## Run all tests, without network access

@@ -13,6 +13,7 @@ REPOSITORY = Path(__file__).parents[2]
 WORKSPACE_FILES = (
     ".dvc/config",
     ".dvc/.gitignore",
+    ".dvc/plots",
     ".dvcignore",
     ".gitignore",
     "dvc.yaml",
