@@ -20,6 +20,8 @@ PARAMS_PATH = Path("params.yaml")
 ARCHIVES_DIR = Path("data/archives")
 RAW_DIR = Path("data/raw")
 STATS_PATH = Path("data/stats.json")
+AUDIT_DIR = Path("data/audit")
+AUDIT_PATH = Path("data/audit.json")
 SHARDS_DIR = Path("data/shards")
 REPORT_DIR = Path("data/report")
 
@@ -90,6 +92,18 @@ def stats(scheduler: Scheduler = None) -> None:
 
 
 @app.command()
+def audit() -> None:
+    """Look for near-duplicates, label conflicts and odd images, into data/audit."""
+    from pipeline.params import load_params
+    from pipeline.stages.audit import audit_images
+
+    params = load_params(PARAMS_PATH)
+    with _progress_bar() as progress:
+        summary = audit_images(RAW_DIR, AUDIT_DIR, AUDIT_PATH, params.audit, progress)
+    typer.echo(f"{AUDIT_DIR}: {summary}")
+
+
+@app.command()
 def normalize(scheduler: Scheduler = None) -> None:
     """Write the normalized shards of every split into data/shards."""
     from pipeline.params import load_params
@@ -107,7 +121,7 @@ def report() -> None:
     from pipeline.stages.report import write_report
 
     params = load_params(PARAMS_PATH)
-    write_report(RAW_DIR, SHARDS_DIR, REPORT_DIR, params.report.decimals)
+    write_report(RAW_DIR, AUDIT_DIR, SHARDS_DIR, REPORT_DIR, params.report.decimals)
     typer.echo(f"{REPORT_DIR}: report.html, report.md, metrics.json and tables")
 
 

@@ -72,6 +72,24 @@ class ImagesParams(Model, frozen=True):
         return {"test": self.test_fraction, "val": self.val_fraction}
 
 
+class AuditParams(Model, frozen=True):
+    """The section `audit`: limits on what may be found, and a CSV file of pairs that are not duplicates."""
+
+    max_leaked: Annotated[int, Meta(ge=0)] | None
+    max_exact_duplicates: Annotated[int, Meta(ge=0)] | None
+    max_label_conflicts: Annotated[int, Meta(ge=0)] | None
+    ignore: Annotated[str, Meta(min_length=1)] | None
+
+    @property
+    def limits(self) -> dict[str, int | None]:
+        """The limits by key, None for no limit."""
+        return {
+            "max_leaked": self.max_leaked,
+            "max_exact_duplicates": self.max_exact_duplicates,
+            "max_label_conflicts": self.max_label_conflicts,
+        }
+
+
 class ReportParams(Model, frozen=True):
     """The section `report`."""
 
@@ -83,6 +101,7 @@ class Params(Model, frozen=True):
 
     dataset: str
     images: ImagesParams
+    audit: AuditParams
     normalize: NormalizeParams
     report: ReportParams
 

@@ -1,22 +1,24 @@
 """Images that occur more than once, bit for bit, found by their digests."""
 
-from collections import Counter
 from collections.abc import Mapping
-from itertools import combinations
+from itertools import combinations_with_replacement
 
+from pipeline.audit.near_duplicates import Pair
 from shardset.content import Digests
 from shardset.manifest import Split
 
 
-def count_exact_duplicates(digests: Mapping[Split, Digests]) -> dict[str, int]:
-    """Count images that equal an earlier one of their split ("train"), or one of an earlier split ("test_in_train").
+def find_exact_pairs(digests: Mapping[Split, Digests]) -> list[Pair]:
+    """Pair each image with the first equal image of each earlier split, and of its own if that comes before it.
 
-    `digests` holds those of each split's images, (N, 32).
+    `digests` holds those of each split's images, (N, 32), in the manifest's order.
     """
-    counts = {split: Counter(map(bytes, of_split)) for split, of_split in digests.items()}
-    duplicates: dict[str, int] = {split: of_split.total() - len(of_split) for split, of_split in counts.items()}
-    for earlier, later in combinations(counts, 2):
-        duplicates[f"{later}_in_{earlier}"] = sum(
-            count for digest, count in counts[later].items() if digest in counts[earlier]
-        )
-    return duplicates
+    pairs = []
+    for other_split, split in combinations_with_replacement(digests, 2):
+        first: dict[bytes, int] = {}
+        for index, digest in enumerate(map(bytes, digests[other_split])):
+            first.setdefault(digest, index)
+        for index, digest in enumerate(map(bytes, digests[split])):
+            if digest in first and (split, index) != (other_split, first[digest]):
+                pairs.append(Pair(split, index, other_split, first[digest], 0.0, mirrored=False))
+    return pairs

@@ -1,16 +1,29 @@
 """Checks that a normalized shard set follows from its raw pixels, mean and std."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
 import numpy as np
 
-from pipeline.audit.survey import SplitFigures, normalize_by_table
+from pipeline.audit.details import Details, SplitDetails
+from pipeline.numerics.sums import sqrt_of_fraction
 from pipeline.runtime.tasks import map_tasks
 from shardset.errors import CorruptDataError
-from shardset.manifest import Manifest, Split
+from shardset.manifest import Manifest, Shard, Split
 from shardset.normalization import normalization_of, normalization_table
-from shardset.reader import Array, split_range
+from shardset.reader import Array
 from shardset.shards import ShardSet
 
-BLOCKS = 16  # per task: few enough for all cores to get some
+
+@dataclass(frozen=True)
+class ValueFigures:
+    """The normalized values of one channel in one split: their range, and their exact mean and std, rounded once."""
+
+    min: float
+    max: float
+    mean: float
+    std: float
 
 
 def value_table(shards: ShardSet) -> Array:
@@ -24,6 +37,12 @@ def check_origin(raw: ShardSet, shards: ShardSet) -> None:
         raise CorruptDataError(f"{shards.dir}: was not made from {raw.dir} by normalize")
 
 
+def check_audit(raw: ShardSet, details: Details) -> None:
+    """Raise CorruptDataError if the audit is of other data than `raw`."""
+    if details.content_sha256 != raw.manifest.content_sha256 or [*details.splits] != [*raw.manifest.splits]:
+        raise CorruptDataError(f"{raw.dir}: the audit is of other data, content_sha256 {details.content_sha256}")
+
+
 def check_labels(raw: ShardSet, shards: ShardSet) -> None:
     """Raise CorruptDataError unless both sets have the same labels."""
     for split in raw.manifest.splits:
@@ -32,39 +51,51 @@ def check_labels(raw: ShardSet, shards: ShardSet) -> None:
 
 
 def check_values(raw: ShardSet, shards: ShardSet) -> None:
-    """Raise CorruptDataError unless every stored value is that of its raw pixel, bit for bit."""
+    """Verify the images of `shards`, and compare every value with that of its raw pixel, bit for bit.
+
+    Raises DamagedFileError if a byte differs from the manifest, and CorruptDataError if a value is wrong nevertheless.
+    """
     table, dtype = value_table(shards), shards.manifest.dtype
 
-    def check_range(task: tuple[Split, int, int]) -> None:
-        split, first, last = task
-        for start, stop in split_range(first, last, raw.block_samples):
-            indices = np.arange(start, stop)
-            pixels = raw.take(split, indices)
+    def check_shard(task: tuple[Split, Shard, int]) -> None:
+        split, shard, start = task
+        wrong: int | None = None
+        for block in shards.verified_image_blocks(shard):
+            pixels = raw.take(split, np.arange(start, start + len(block)))
             expected = pixels if dtype == "uint8" else normalize_by_table(pixels, table).astype(dtype, copy=False)
-            different = _bits(shards.take(split, indices)) != _bits(expected)
-            if different.any():
-                sample = indices[different.any(axis=(1, 2, 3))][0]
-                raise CorruptDataError(
-                    f"{shards.dir}: {split} sample {sample} differs from the normalized sample in {raw.dir}"
-                )
+            if wrong is None and not np.array_equal(_bits(block), _bits(expected)):
+                wrong = start + int((_bits(block) != _bits(expected)).any(axis=(1, 2, 3)).argmax())
+            start += len(block)
+        if wrong is not None:
+            raise CorruptDataError(
+                f"{shards.dir}: {split} sample {wrong} differs from the normalized sample in {raw.dir}"
+            )
 
-    map_tasks(
-        check_range,
-        [
-            (split, *samples)
-            for split, of_split in raw.manifest.splits.items()
-            for samples in split_range(0, of_split.samples, BLOCKS * raw.block_samples)
-        ],
-    )
+    splits = shards.manifest.splits
+    map_tasks(check_shard, [(split, shard, start) for split in splits for shard, start, _ in shards.ranges(split)])
 
 
-def check_statistics(shards: ShardSet, train: SplitFigures) -> None:
+def compute_figures(details: Mapping[Split, SplitDetails], table: Array) -> dict[Split, dict[str, ValueFigures]]:
+    """Compute the figures of normalized values, by split and channel.
+
+    They follow from how often each pixel value occurs and from `table`, (C, 256), what pixel values become.
+    """
+    return {
+        split: {
+            channel: _figures_of(counts, values)
+            for (channel, counts), values in zip(of.pixel_counts.items(), table.tolist(), strict=True)
+        }
+        for split, of in details.items()
+    }
+
+
+def check_statistics(shards: ShardSet, train: SplitDetails) -> None:
     """Raise CorruptDataError if the scheme uses the train split's mean and std, but the manifest has different ones."""
     normalization = normalization_of(shards.manifest)
     if normalization.scheme not in ("dataset", "dataset_per_image"):
         return
-    name = "std" if normalization.scheme == "dataset" else "std_per_image"
-    measured = tuple(tuple(getattr(figures, key) for figures in train.before.values()) for key in ("mean", name))
+    stds = train.statistics.std if normalization.scheme == "dataset" else train.statistics.std_per_image
+    measured = tuple(train.statistics.mean.values()), tuple(stds.values())
     if measured != (normalization.mean, normalization.std):
         raise CorruptDataError(
             f"{shards.dir}: expected mean and std {measured} of the train split, got {normalization.mean} and "
@@ -72,7 +103,7 @@ def check_statistics(shards: ShardSet, train: SplitFigures) -> None:
         )
 
 
-def check_unit_variance(shards: ShardSet, train: SplitFigures) -> None:
+def check_unit_variance(shards: ShardSet, train: Mapping[str, ValueFigures]) -> None:
     """Raise CorruptDataError unless scheme `dataset` gave the train split mean 0 and std 1, up to rounding."""
     if normalization_of(shards.manifest).scheme != "dataset":
         return
@@ -80,13 +111,33 @@ def check_unit_variance(shards: ShardSet, train: SplitFigures) -> None:
     largest = float(np.abs(value_table(shards)).max())
     epsilon = float(np.finfo(np.float16 if shards.manifest.dtype == "float16" else np.float32).eps)
     tolerance = 4 * epsilon * max(1.0, largest)
-    for channel, figures in train.after.items():
+    for channel, figures in train.items():
         if abs(figures.mean) > tolerance or abs(figures.std - 1) > tolerance:
             raise CorruptDataError(
                 f"{shards.dir}: expected the normalized train split to have mean 0 and std 1 within {tolerance:.1e}, "
                 f"got mean {figures.mean:.3e} and std {figures.std:.9f} in channel {channel}: "
                 "stats.json was not computed from this data"
             )
+
+
+def normalize_by_table(pixels: Array, table: Array) -> Array:
+    """Look up the values of pixels (n, C, H, W) uint8 in a table, (C, 256)."""
+    rows = table.shape[1] * np.arange(len(table))[:, None, None]
+    normalized: Array = table.ravel().take(pixels + rows)  # three times as fast as table[rows, pixels]
+    return normalized
+
+
+def _figures_of(counts: Sequence[int], values: Sequence[float]) -> ValueFigures:
+    occurring = [(Fraction(value), count) for value, count in zip(values, counts, strict=True) if count]
+    total = sum(count for _, count in occurring)
+    mean = sum(value * count for value, count in occurring) / total
+    variance = sum((value - mean) ** 2 * count for value, count in occurring) / total
+    return ValueFigures(
+        min=float(min(value for value, _ in occurring)),
+        max=float(max(value for value, _ in occurring)),
+        mean=float(mean),
+        std=sqrt_of_fraction(Fraction(variance)),
+    )
 
 
 def _bits(values: Array) -> Array:

@@ -19,6 +19,7 @@ from shardset.models import render_json
 
 # Of fsync, where a file system can't flush folders.
 NO_FLUSH_ERRORS = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -54,6 +55,11 @@ def render_csv(rows: Iterable[Iterable[object]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
+
+
+def escape_formula(text: str) -> str:
+    """Put an apostrophe in front of text that a spreadsheet would run as a formula."""
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
 def write_json(path: Path, data: object) -> None:

@@ -30,9 +30,11 @@ def repair_hint() -> Iterator[None]:
 
 @contextmanager
 def corrupt_data_hint(hint: str) -> Iterator[None]:
-    """Add a line to CorruptDataError that says what to do."""
+    """Add a line to CorruptDataError that says what to do, except for damaged files, which have a hint of their own."""
     try:
         yield
+    except DamagedFileError:
+        raise
     except CorruptDataError as error:
         raise CorruptDataError(f"{error}\n{hint}") from None
 

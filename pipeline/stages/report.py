@@ -1,62 +1,62 @@
-"""Stage `report`: what the data is and what normalizing did, read back from the shards on disk."""
+"""Stage `report`: proof that the shards follow from the raw pixels, and a page on what the data is."""
 
 from pathlib import Path
 
-from pipeline.audit.exact_duplicates import count_exact_duplicates
-from pipeline.audit.near_duplicates import find_near_duplicates
-from pipeline.audit.survey import survey_splits
-from pipeline.report.page import collect_facts, render_page, render_text
+from pipeline.audit.details import load_details
+from pipeline.audit.pairs import load_pairs
+from pipeline.report.page import render_page, render_text
 from pipeline.report.proof import (
+    check_audit,
     check_labels,
     check_origin,
     check_statistics,
     check_unit_variance,
     check_values,
+    compute_figures,
     value_table,
 )
-from pipeline.report.tables import count_by_distance, make_metrics, make_tables, render_csv
-from pipeline.runtime.files import write_json, write_text
+from pipeline.report.tables import make_metrics, make_tables
+from pipeline.runtime.files import render_csv, write_json, write_text
 from pipeline.runtime.tasks import map_tasks
 from pipeline.stages.raw import open_raw
 from pipeline.stages.remedies import corrupt_data_hint, repair_hint
 from shardset.shards import open_shards
 
 REMAKE_HINT = "To rebuild the shards from data/raw, run `dvc repro --force --single-item stats normalize`."
+AUDIT_HINT = "To audit data/raw again, run `dvc repro --force --single-item audit`."
 
 
-def write_report(raw_dir: Path, shards_dir: Path, report_dir: Path, decimals: int) -> None:
-    """Verify both shard sets, survey them, look for duplicates, and write the page, the text and the tables.
+def write_report(raw_dir: Path, audit_dir: Path, shards_dir: Path, report_dir: Path, decimals: int) -> None:
+    """Verify both shard sets, and write the page, the text and the tables from them and from the audit.
 
-    Raises CorruptDataError if a byte differs from the manifests, a value from the formula, or the mean and std from
-    those of the train split.
+    Raises CorruptDataError if a byte differs from the manifests, a value from the formula, the mean and std from those
+    of the train split, or if the audit is of other data.
     """
     with repair_hint():
         raw, shards = open_raw(raw_dir), open_shards(shards_dir)
+    with corrupt_data_hint(AUDIT_HINT):
+        details, pairs = load_details(audit_dir), load_pairs(audit_dir, raw)
+        check_audit(raw, details)
     with corrupt_data_hint(REMAKE_HINT):
         check_origin(raw, shards)
     with repair_hint():
-        shards.verify(map_files=map_tasks)
-        raw_images = {shard.images for split in raw.manifest.splits for shard in raw.shards(split)}
-        raw.verify(exclude=raw_images, map_files=map_tasks)  # the survey verifies these
-        table = value_table(shards)
-        surveys = survey_splits(raw, table)
-        digests = {split: survey.digests for split, survey in surveys.items()}
-        raw.check_content(digests)
-    with corrupt_data_hint(REMAKE_HINT):
+        raw.verify(map_files=map_tasks)
+        images = {shard.images for split in shards.manifest.splits for shard in shards.shards(split)}
+        shards.verify(exclude=images, map_files=map_tasks)  # check_values verifies these
+    table = value_table(shards)
+    figures = compute_figures(details.splits, table)
+    with corrupt_data_hint(REMAKE_HINT), repair_hint():
         check_labels(raw, shards)
         check_values(raw, shards)
-        check_statistics(shards, surveys["train"].figures)
-        check_unit_variance(shards, surveys["train"].figures)
-    exact, near = count_exact_duplicates(digests), find_near_duplicates(raw)
-    bands = count_by_distance(raw, near)
-    facts = collect_facts(shards.manifest, surveys, exact, bands)
-    page = render_page(raw, table, surveys, near, facts, decimals)
-    text = render_text(surveys, facts, decimals)
-    tables = make_tables(shards.manifest, table, surveys, near)
+        check_statistics(shards, details.splits["train"])
+        check_unit_variance(shards, figures["train"])
+    page = render_page(raw, shards, details, pairs, figures, decimals)
+    text = render_text(shards.manifest, details, pairs, figures, decimals)
+    tables = make_tables(shards.manifest, table, details.splits)
     for shard_set in (raw, shards):
         shard_set.check_unchanged()
     write_text(report_dir / "report.html", page)
     write_text(report_dir / "report.md", text)
-    write_json(report_dir / "metrics.json", make_metrics(surveys, exact, bands))
+    write_json(report_dir / "metrics.json", make_metrics(shards.manifest, details.splits, figures))
     for name, rows in tables.items():
         write_text(report_dir / f"{name}.csv", render_csv(rows))

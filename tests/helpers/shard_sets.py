@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.params import ImagesParams, NormalizeParams
+from pipeline.params import AuditParams, ImagesParams, NormalizeParams
 from pipeline.runtime.files import replace_dir
 from pipeline.shards.raw import write_samples
 from pipeline.shards.writer import save_manifest
 from pipeline.sources.source import ArraySamples
+from pipeline.stages.audit import audit_images
 from pipeline.stages.download import download_dataset
 from pipeline.stages.normalize import normalize_shards
-from pipeline.stages.report import write_report
 from pipeline.stages.stats import write_stats
 from shardset.content import hash_content, hash_images
 from shardset.manifest import Manifest
@@ -111,9 +111,23 @@ def read_images(shards, split):
     return np.concatenate([shards.images(shard) for shard in shards.shards(split)])
 
 
+def audit_params(**changes) -> AuditParams:
+    defaults = {"max_leaked": None, "max_exact_duplicates": None, "max_label_conflicts": None, "ignore": None}
+    return AuditParams(**defaults | changes)
+
+
+def audit(raw_dir: Path, audit_dir: Path, **changes) -> str:
+    """Run the stage `audit`; `changes` are to its section of params.yaml."""
+    metrics_path = audit_dir.with_suffix(".json")
+    return audit_images(raw_dir, audit_dir, metrics_path, audit_params(**changes), lambda action, done, total: None)
+
+
 def report_on(raw, path, scheme="dataset"):
-    """Normalize and report on a raw shard set of any shape."""
+    """Audit, normalize and report on a raw shard set of any shape."""
+    from pipeline.stages.report import write_report
+
+    audit(raw.dir, path / "audit")
     write_stats(raw.dir, path / "stats.json")
     normalize_shards(raw.dir, path / "stats.json", path / "shards", make_params(scheme=scheme))
-    write_report(raw.dir, path / "shards", path / "report", decimals=4)
+    write_report(raw.dir, path / "audit", path / "shards", path / "report", decimals=4)
     return path / "report"

@@ -1,17 +1,26 @@
 import dataclasses
 import shutil
+from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis.extra import numpy as hnp
 from msgspec.structs import replace
 
+from pipeline.audit.figures import make_details
 from pipeline.audit.survey import survey_splits
+from pipeline.numerics.sums import sqrt_of_fraction
 from pipeline.report.proof import (
+    ValueFigures,
+    check_audit,
     check_labels,
     check_origin,
     check_statistics,
     check_unit_variance,
     check_values,
+    compute_figures,
+    normalize_by_table,
     value_table,
 )
 from pipeline.shards.writer import save_manifest, write_shards
@@ -21,6 +30,7 @@ from shardset.errors import CorruptDataError
 from shardset.shards import open_shards
 from tests.helpers.shard_sets import make_params, read_images, write_raw_set
 
+RGB = ("red", "green", "blue")
 DTYPES = ["float32", "float16", "uint8"]
 
 
@@ -44,8 +54,17 @@ def normalize(raw, tmp_path):
     return normalize_raw
 
 
-def figures_of_train(raw, shards):
-    return survey_splits(raw, value_table(shards))["train"].figures
+def details_of(raw):
+    surveys = survey_splits(raw, lambda *_: None, lambda *_: None)
+    return make_details(raw, surveys, [], [], ignored=0)
+
+
+def train_of(raw):
+    return details_of(raw).splits["train"]
+
+
+def figures_of(raw, shards):
+    return compute_figures(details_of(raw).splits, value_table(shards))
 
 
 def rewrite(shards, images, labels):
@@ -75,8 +94,8 @@ def test_normalized_set_passes_every_check(scheme, dtype, raw, normalize):
     shards = normalize(scheme=scheme, dtype=dtype, samples_per_shard=7)
     check_origin(raw, shards)
     check_values(raw, shards)
-    check_statistics(shards, figures_of_train(raw, shards))
-    check_unit_variance(shards, figures_of_train(raw, shards))
+    check_statistics(shards, train_of(raw))
+    check_unit_variance(shards, figures_of(raw, shards)["train"])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -147,29 +166,68 @@ def test_raw_pixels_are_not_taken_for_normalized_ones(raw):
 )
 def test_mean_or_std_off_by_one_bit_is_found(scheme, key, raw, normalize):
     shards = normalize(scheme=scheme)
-    figures = figures_of_train(raw, shards)
     normalization = shards.manifest.normalization
     red, *others = getattr(normalization, key)
     wrong = replace(normalization, **{key: (float(np.nextafter(red, 1)), *others)})
     save_manifest(replace(shards.manifest, normalization=wrong), shards.dir)
     with pytest.raises(CorruptDataError, match=r"stats\.json was not computed from this data"):
-        check_statistics(open_shards(shards.dir), figures)
+        check_statistics(open_shards(shards.dir), train_of(raw))
 
 
 def test_fixed_schemes_need_no_statistics_of_the_data(raw, normalize):
     shards = normalize(scheme="imagenet")
-    figures = figures_of_train(raw, shards)
-    check_statistics(shards, dataclasses.replace(figures, before={}))
-    check_unit_variance(shards, dataclasses.replace(figures, after={"red": figures.before["red"]}))
+    train = train_of(raw)
+    check_statistics(shards, replace(train, statistics=replace(train.statistics, mean=dict.fromkeys(RGB, 0.1))))
+    check_unit_variance(shards, {"red": ValueFigures(0, 1, 0.5, 0.2)})
 
 
 @pytest.mark.parametrize("change", [{"mean": 1e-4}, {"mean": -1e-4}, {"std": 1.0001}, {"std": 0.9999}], ids=str)
 def test_train_mean_or_std_that_is_off_is_found(change, raw, normalize):
     shards = normalize()
-    figures = figures_of_train(raw, shards)
-    off = dataclasses.replace(figures.after["green"], **change)
+    figures = figures_of(raw, shards)["train"]
+    off = dataclasses.replace(figures["green"], **change)
     with pytest.raises(CorruptDataError, match=r"mean 0 and std 1 .* in channel green"):
-        check_unit_variance(shards, dataclasses.replace(figures, after=figures.after | {"green": off}))
+        check_unit_variance(shards, figures | {"green": off})
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scheme", ["dataset", "dataset_per_image", "imagenet", "unit", "custom"])
+def test_figures_are_those_of_numpy(scheme, dtype, raw, normalize):
+    shards = normalize(scheme=scheme, dtype=dtype)
+    table = value_table(shards)
+    for split, of_split in figures_of(raw, shards).items():
+        pixels = read_images(raw, split)
+        for index, (channel, figures) in enumerate(of_split.items()):
+            assert channel == raw.manifest.channels[index]
+            values = table[index][pixels[:, index]].astype(np.float64)
+            assert (figures.min, figures.max) == (values.min(), values.max())
+            assert figures.mean == pytest.approx(values.mean(), rel=1e-12, abs=1e-12)
+            assert figures.std == pytest.approx(values.std(), rel=1e-12)
+
+
+def test_mean_and_std_after_normalizing_are_exact(raw, normalize):
+    shards = normalize()
+    table = value_table(shards)
+    red = [Fraction(value) for value in table[0][read_images(raw, "train")[:, 0]].ravel().tolist()]
+    mean = sum(red) / len(red)
+    variance = sum((value - mean) ** 2 for value in red) / len(red)
+    figures = figures_of(raw, shards)["train"]["red"]
+    assert (figures.mean, figures.std) == (float(mean), sqrt_of_fraction(variance))
+
+
+@given(hnp.arrays(np.uint8, (2, 3, 4, 5)))
+def test_table_gives_each_channel_its_own_values(pixels):
+    table = np.arange(3 * 256).reshape(3, 256)
+    expected = pixels.astype(np.int64) + np.array([0, 256, 512]).reshape(3, 1, 1)
+    assert np.array_equal(normalize_by_table(pixels, table), expected)
+
+
+@pytest.mark.parametrize("change", [{"content_sha256": "0" * 64}, {"splits": {}}])
+def test_audit_of_other_data_is_rejected(change, raw):
+    details = details_of(raw)
+    check_audit(raw, details)
+    with pytest.raises(CorruptDataError, match="the audit is of other data"):
+        check_audit(raw, replace(details, **change))
 
 
 def test_value_table_is_what_the_shards_hold(raw, normalize):
