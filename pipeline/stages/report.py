@@ -52,11 +52,11 @@ def write_report(raw_dir: Path, audit_dir: Path, shards_dir: Path, report_dir: P
         check_unit_variance(shards, figures["train"])
     page = render_page(raw, shards, details, pairs, figures, decimals)
     text = render_text(shards.manifest, details, pairs, figures, decimals)
-    tables = make_tables(shards.manifest, table, details.splits)
+    tables = make_tables(table, details.splits)
     for shard_set in (raw, shards):
         shard_set.check_unchanged()
     write_text(report_dir / "report.html", page)
     write_text(report_dir / "report.md", text)
-    write_json(report_dir / "metrics.json", make_metrics(shards.manifest, details.splits, figures))
+    write_json(report_dir / "metrics.json", make_metrics(shards.manifest, figures))
     for name, rows in tables.items():
         write_text(report_dir / f"{name}.csv", render_csv(rows))
