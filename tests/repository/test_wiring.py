@@ -13,12 +13,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pipeline import cli
-from pipeline.params import Params
+from pipeline.params import Params, load_params
 from pipeline.sources.registry import DATASETS
 from tests.helpers.workspace import REPOSITORY, Workspace, assert_succeeds, make_repository
 
 STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
-TABLES = ("classes.csv", "images.csv", "near_duplicates.csv", "pixels.csv")
+TABLES = ("histograms.csv", "pixels.csv")
 README = (REPOSITORY / "README.md").read_text()
 COMMANDS = {command.callback.__name__ for command in cli.app.registered_commands if command.callback}
 MAX_README_LINES = 130
@@ -134,46 +134,52 @@ def test_report_and_card_are_not_deps_of_data_stages(stage):
 
 
 def test_data_flows_through_the_paths_of_the_commands():
-    outs = {stage: entries(stage, "outs", "metrics", "plots") for stage in STAGES}
-    raw, stats, shards, report = (
-        path.as_posix() for path in (cli.RAW_DIR, cli.STATS_PATH, cli.SHARDS_DIR, cli.REPORT_DIR)
-    )
+    outs = {stage: entries(stage, "outs", "metrics") for stage in STAGES}
+    paths = (cli.RAW_DIR, cli.STATS_PATH, cli.AUDIT_DIR, cli.AUDIT_PATH, cli.SHARDS_DIR, cli.REPORT_DIR)
+    raw, stats, audit, audit_metrics, shards, report = (path.as_posix() for path in paths)
     assert outs == {
         "download": {raw},
         "stats": {stats},
+        "audit": {audit, audit_metrics},
         "normalize": {shards},
         "report": {f"{report}/{name}" for name in ("metrics.json", "report.html", "report.md", *TABLES)},
     }
     data_deps = {stage: {dep for dep in entries(stage, "deps") if dep.startswith("data/")} for stage in STAGES}
-    assert data_deps == {"download": set(), "stats": {raw}, "normalize": {raw, stats}, "report": {raw, shards}}
+    assert data_deps == {
+        "download": set(),
+        "stats": {raw},
+        "audit": {raw, "data/not_duplicates.csv"},
+        "normalize": {raw, stats},
+        "report": {raw, audit, shards},
+    }
 
 
 def test_small_results_are_in_git_and_large_outs_in_the_cache():
     listed = {
         name: settings
         for stage in STAGES.values()
-        for kind in ("outs", "metrics", "plots")
+        for kind in ("outs", "metrics")
         for entry in stage.get(kind, [])
         for name, settings in entry.items()
     }
     assert all(settings["desc"] for settings in listed.values())
     in_git = {name for name, settings in listed.items() if settings.get("cache") is False}
-    tables = {f"data/report/{name}" for name in TABLES}
-    assert in_git == {"data/stats.json", "data/report/metrics.json", "data/report/report.md", *tables}
-    assert entries("stats", "metrics") | entries("report", "metrics") == {"data/stats.json", "data/report/metrics.json"}
+    metrics = {"data/audit.json", "data/report/metrics.json"}
+    assert in_git == {"data/stats.json", "data/report/report.md", *metrics, *(f"data/report/{name}" for name in TABLES)}
+    assert set().union(*(entries(stage, "metrics") for stage in STAGES)) == metrics
+
+
+def test_no_table_is_drawn_twice():
+    # A stage's own `plots` are drawn too, next to those that the top level of dvc.yaml draws from the same tables.
+    assert not any("plots" in stage for stage in STAGES.values())
 
 
 def test_plots_of_dvc_yaml_name_columns_of_the_tables():
     plots = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["plots"]
-    top_level = [settings for plot in plots for settings in plot.values()]
     columns: dict[str, set[str]] = {name: set() for name in TABLES}
-    for settings in top_level:
-        for path, y in settings["y"].items():
-            columns[path.removeprefix("data/report/")] |= {settings["x"], *([y] if isinstance(y, str) else y)}
-    for entry in STAGES["report"]["plots"]:
-        for path, settings in entry.items():
-            if "x" in settings:
-                columns[path.removeprefix("data/report/")] |= {settings["x"], settings["y"]}
+    for settings in (settings for plot in plots for settings in plot.values()):
+        ((path, y),) = settings["y"].items()
+        columns[path.removeprefix("data/report/")] |= {settings["x"], y}
     for name, used in columns.items():
         header = (REPOSITORY / "data/report" / name).read_text().partition("\n")[0].split(",")
         assert used
@@ -254,7 +260,7 @@ def test_readme_names_every_stage_and_output_folder():
     for name in (*STAGES, "data/raw", "data/stats.json", "data/shards", "data/report"):
         assert f"`{name}`" in README or f" {name} " in README, name
     paths = {path.rstrip("/") for path in re.findall(r"\bdata/[\w./-]*\w", README)}
-    outs = set().union(*(entries(stage, "outs", "metrics", "plots") for stage in STAGES))
+    outs = set().union(*(entries(stage, "outs", "metrics") for stage in STAGES))
     parts = ("train", "val", "test", "manifest.json", "README.md", "croissant.json")
     known = {*outs, "data/report", "data/archives", *(f"{out}/{part}" for out in outs for part in parts)}
     assert paths <= known
