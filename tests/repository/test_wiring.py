@@ -148,7 +148,7 @@ def test_data_flows_through_the_paths_of_the_commands():
     assert data_deps == {
         "download": set(),
         "stats": {raw},
-        "audit": {raw, "data/not_duplicates.csv"},
+        "audit": {raw, load_params(REPOSITORY / "params.yaml").audit.ignore},
         "normalize": {raw, stats},
         "report": {raw, audit, shards},
     }
@@ -167,11 +167,6 @@ def test_small_results_are_in_git_and_large_outs_in_the_cache():
     metrics = {"data/audit.json", "data/report/metrics.json"}
     assert in_git == {"data/stats.json", "data/report/report.md", *metrics, *(f"data/report/{name}" for name in TABLES)}
     assert set().union(*(entries(stage, "metrics") for stage in STAGES)) == metrics
-
-
-def test_no_table_is_drawn_twice():
-    # A stage's own `plots` are drawn too, next to those that the top level of dvc.yaml draws from the same tables.
-    assert not any("plots" in stage for stage in STAGES.values())
 
 
 def test_plots_of_dvc_yaml_name_columns_of_the_tables():
