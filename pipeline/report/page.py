@@ -1,18 +1,29 @@
 """The report as a page and as text, rendered from templates."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from pipeline.audit.near_duplicates import NUM_CANDIDATES, NearDuplicate
-from pipeline.audit.survey import Survey
-from pipeline.report.pictures import closest_and_farthest, draw_extremes, draw_means, draw_pairs, draw_samples
-from pipeline.report.plots import plot_channels, plot_classes, plot_images
-from pipeline.report.tables import Band
-from shardset.manifest import Manifest, Split
+from pipeline.audit.details import Band, Details
+from pipeline.audit.pairs import ListedPair
+from pipeline.card.origins import ORIGINS
+from pipeline.numerics.reduce import reduce_images
+from pipeline.report.balance import balance_sentence, is_balanced
+from pipeline.report.findings import Normalized, find_findings, raw_bytes
+from pipeline.report.galleries import ENDS, Galleries, choose_images, images_of, kind_of
+from pipeline.report.pictures import Image, Png, draw_thumbnails, draw_values
+from pipeline.report.plots import plot_channels, plot_histogram
+from pipeline.report.proof import value_table
+from pipeline.report.wording import counted, megabytes, share
+from shardset.manifest import Manifest
+from shardset.normalization import normalization_of
 from shardset.reader import Array
 from shardset.shards import ShardSet
+
+NUM_VALUE_IMAGES = 3  # whose normalized values are drawn
+DIGITS = 4  # of mean and std in the line to copy
 
 # Underscores within a word are only themselves.
 MARKDOWN_SYNTAX = re.compile(r"[\\`*\[\]<>&|~$#]|(?<![^\W_])_|_(?![^\W_])")
@@ -20,50 +31,125 @@ MARKDOWN_SYNTAX = re.compile(r"[\\`*\[\]<>&|~$#]|(?<![^\W_])_|_(?![^\W_])")
 
 def render_page(
     raw: ShardSet,
-    table: Array,
-    surveys: Mapping[Split, Survey],
-    near: list[NearDuplicate],
-    facts: Mapping[str, object],
+    shards: ShardSet,
+    details: Details,
+    pairs: Sequence[ListedPair],
+    normalized: Normalized,
     decimals: int,
 ) -> str:
-    """Render report.html; `facts` as from `collect_facts`, `table`, (C, 256), is what pixel values become."""
-    closest, farthest = closest_and_farthest(near)
+    """Render report.html; `normalized` has the figures of normalized values."""
+    table = value_table(shards)
+    findings = find_findings(shards.manifest, details, pairs, normalized)
+    examples = [image for of in findings for group in of.examples for image in group]
+    galleries = choose_images(raw, details, pairs, len(examples))
+    images = [*galleries.images(), *examples]
+    names = _name_images(raw, images)
     return _render(
         "report.html",
         decimals,
-        **facts,
-        samples=draw_samples(raw, table),
-        means=draw_means(surveys["train"]),
-        channel_plots=plot_channels(surveys, raw.manifest.channels, table),
-        class_plot=plot_classes(surveys),
-        image_plots=plot_images(surveys),
-        extremes={split: draw_extremes(raw, survey, split) for split, survey in surveys.items()},
-        pairs={"closest": draw_pairs(raw, closest), "farthest": draw_pairs(raw, farthest)},
+        **_collect_facts(shards.manifest, details, pairs, normalized),
+        findings=findings,
+        **_collect_choices(raw.manifest, galleries, names),
+        galleries=galleries,
+        ends=ENDS,
+        images_of=images_of,
+        thumbnails=draw_thumbnails(raw, images, galleries.side),
+        names=names,
+        value_rows=_draw_values(raw, galleries, table),
+        limit=float(np.abs(table).max()),
+        channel_plots=plot_channels(details.splits, table),
+        image_plots=[plot_histogram(details.splits, "brightness", 1), plot_histogram(details.splits, "contrast", 0.5)],
     )
 
 
-def render_text(surveys: Mapping[Split, Survey], facts: Mapping[str, object], decimals: int) -> str:
-    """Render report.md; `facts` as from `collect_facts`."""
-    extremes = {split: survey.extremes() for split, survey in surveys.items()}
-    return _render("report.md", decimals, **facts, extremes=extremes)
+def render_text(
+    manifest: Manifest, details: Details, pairs: Sequence[ListedPair], normalized: Normalized, decimals: int
+) -> str:
+    """Render report.md; `manifest` is that of the normalized set."""
+    findings = find_findings(manifest, details, pairs, normalized)
+    return _render("report.md", decimals, findings=findings, **_collect_facts(manifest, details, pairs, normalized))
 
 
-def collect_facts(
-    manifest: Manifest, surveys: Mapping[Split, Survey], exact: dict[str, int], bands: list[Band]
+def escape_markdown(name: str) -> str:
+    """Escape text for report.md, where it may be in a table."""
+    return MARKDOWN_SYNTAX.sub(r"\\\g<0>", name)
+
+
+def normalize_line(manifest: Manifest) -> str:
+    """Write torchvision's transform, with rounded figures, to be copied."""
+
+    def digits(values: Sequence[float]) -> str:
+        return f"({', '.join(f'{value:.{DIGITS}f}' for value in values)}{',' * (len(values) == 1)})"
+
+    normalization = normalization_of(manifest)
+    return f"transforms.Normalize(mean={digits(normalization.mean)}, std={digits(normalization.std)})"
+
+
+def color_of(mean_color: Sequence[float]) -> str:
+    """Write a color, by channel in [0, 1], for CSS: of the first three channels, or else of the first as grey."""
+    channels = mean_color[:3] if len(mean_color) >= len("rgb") else [mean_color[0]] * 3
+    return " ".join(str(round(255 * value)) for value in channels)
+
+
+def _collect_facts(
+    manifest: Manifest, details: Details, pairs: Sequence[ListedPair], normalized: Normalized
 ) -> dict[str, object]:
     """Collect what both templates show."""
     return {
         "manifest": manifest,
-        "figures": {split: survey.figures for split, survey in surveys.items()},
-        "exact": exact,
-        "bands": bands,
-        "candidates": NUM_CANDIDATES,
+        "origin": ORIGINS.get(manifest.dataset),
+        "raw_bytes": raw_bytes(manifest),
+        "samples_per_shard": max(shard.samples for of in manifest.splits.values() for shard in of.shards),
+        "normalize_line": normalize_line(manifest),
+        "details": details,
+        "normalized": normalized,
+        "balanced": is_balanced(details),
+        "balance": balance_sentence(details),
+        "num_pairs": len(pairs),
+        "bands": _group_bands(details),
+        "conflicts": sorted((of for of in pairs if of.is_conflict), key=lambda of: of.pair.distance),
     }
 
 
-def escape_markdown(name: str) -> str:
-    """Escape a name for report.md, where it may be in a table."""
-    return MARKDOWN_SYNTAX.sub(r"\\\g<0>", name)
+def _collect_choices(manifest: Manifest, galleries: Galleries, names: Mapping[Image, str]) -> dict[str, object]:
+    """Collect what the page's pairs and images can be chosen by: for each option a value and a text."""
+    indices = {name: index for index, name in enumerate(manifest.classes)}
+    drawn = [of for gallery in galleries.pairs for of in gallery.pairs]
+    of_pairs = {name for of in drawn for name in (of.label, of.other_label)}
+    of_oddities = {names[image] for of in galleries.oddities for image, _ in of.images}
+    kinds = dict.fromkeys((of.pair.split, of.pair.other_split) for of in drawn)
+    return {
+        "class_indices": indices,
+        "pair_classes": [(index, name) for name, index in indices.items() if name in of_pairs],
+        "odd_classes": [(index, name) for name, index in indices.items() if name in of_oddities],
+        "kinds": [("-".join(kind), kind_of(*kind)[1]) for kind in kinds],
+        "reasons": [(f"reason-{number}", of.name) for number, of in enumerate(galleries.oddities)],
+        "all_splits": [(split, split) for split in manifest.splits],
+    }
+
+
+def _group_bands(details: Details) -> dict[str, list[Band]]:
+    """Group the bands by kind of pair, in their order."""
+    grouped: dict[str, list[Band]] = {}
+    for band in details.bands:
+        grouped.setdefault(kind_of(band.split, band.other_split)[1], []).append(band)
+    return grouped
+
+
+def _name_images(raw: ShardSet, images: Iterable[Image]) -> dict[Image, str]:
+    """Find the class name of each image."""
+    labels = {split: raw.labels(split) for split in raw.manifest.splits}
+    return {(split, index): raw.manifest.classes[labels[split][index]] for split, index in images}
+
+
+def _draw_values(raw: ShardSet, galleries: Galleries, table: Array) -> list[tuple[Image, list[Png]]]:
+    """Draw the normalized values of one image of a few classes, by channel; `table`, (C, 256), has the values."""
+    limit = float(np.abs(table).max())
+    drawn = []
+    for image, *_ in [*galleries.samples.values()][:NUM_VALUE_IMAGES]:
+        (pixels,) = reduce_images(raw.take(image[0], np.array([image[1]])), galleries.side)
+        drawn.append((image, [draw_values(*channel, limit) for channel in zip(pixels, table, strict=True)]))
+    return drawn
 
 
 def _render(name: str, decimals: int, **facts: object) -> str:
@@ -79,5 +165,13 @@ def _render(name: str, decimals: int, **facts: object) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"number": number, "count": "{:,}".format, "markdown": escape_markdown}
+    environment.filters |= {
+        "number": number,
+        "count": "{:,}".format,
+        "counted": counted,
+        "share": share,
+        "megabytes": megabytes,
+        "color": color_of,
+        "markdown": escape_markdown,
+    }
     return environment.get_template(f"{name}.j2").render(**facts)

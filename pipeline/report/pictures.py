@@ -1,26 +1,26 @@
-"""The pictures of the report: images as PNG data URLs, with the same bytes on every run."""
+"""The pictures of the report: images as PNG data URLs, with the same bytes on every machine."""
 
 import base64
-import io
+import struct
+import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from matplotlib.image import imsave
 
-from pipeline.audit.near_duplicates import NearDuplicate, reduce_images
-from pipeline.audit.survey import Survey
+from pipeline.numerics.reduce import reduce_images
 from shardset.manifest import Split
-from shardset.reader import Array
+from shardset.reader import Array, split_range
 from shardset.shards import ShardSet
 
-SAMPLES_PER_CLASS = 8
-CLOSEST_PAIRS = 24
-FARTHEST_PAIRS = 12
-GAP = 2  # pixels between images
-MAX_SIDE = 64  # pixels of a drawn image
-NO_SOFTWARE: Any = {"Software": None}  # keeps the version of matplotlib out of the file
+Image = tuple[Split, int]  # split and index
+
+MARKUP_BYTES = 400  # of a thumbnail with its caption
+MAX_STORED = 65_535  # bytes of an uncompressed block
+GREY, RGB, PALETTE = 0, 2, 3  # color types of PNG
+# Values from negative to positive, with zero white.
+NEGATIVE, ZERO, POSITIVE = (33, 102, 172), (255, 255, 255), (178, 24, 43)
 
 
 @dataclass(frozen=True)
@@ -32,91 +32,65 @@ class Png:
     height: int
 
 
-@dataclass(frozen=True)
-class PairPicture:
-    """An image and its near-duplicate in train, side by side, as they are stored."""
-
-    pair: NearDuplicate
-    class_name: str
-    train_class: str
-    png: Png
-
-
-def draw_samples(raw: ShardSet, table: Array) -> list[tuple[str, Png, Png]]:
-    """Draw the first train images of each class, stored and normalized, with the class name.
-
-    `table`, (C, 256) float32, is what pixel values become. Its range is scaled to that of the display.
-    """
-    labels = raw.labels("train")
-    low, high = float(table.min()), float(table.max())
-    displayed = np.rint((table.astype(np.float64) - low) / (high - low) * 255).astype(np.uint8)
-    drawn = []
-    for label, name in enumerate(raw.manifest.classes):
-        images = raw.take("train", np.flatnonzero(labels == label)[:SAMPLES_PER_CLASS])
-        if len(images):
-            channels = np.arange(images.shape[1])[:, None, None]
-            drawn.append((name, draw_images(images), draw_images(displayed[channels, images])))
+def draw_thumbnails(raw: ShardSet, images: Iterable[Image], side: int) -> dict[Image, Png]:
+    """Draw images, each at most `side` pixels a side."""
+    indices: dict[Split, set[int]] = defaultdict(set)
+    for split, index in images:
+        indices[split].add(index)
+    drawn: dict[Image, Png] = {}
+    for split, of_split in indices.items():
+        ordered = np.array(sorted(of_split))
+        for start, stop in split_range(0, len(ordered), raw.block_samples):
+            block = ordered[start:stop]
+            reduced = reduce_images(raw.take(split, block), side)
+            drawn |= {(split, index): draw_image(image) for index, image in zip(block.tolist(), reduced, strict=True)}
     return drawn
 
 
-def draw_means(survey: Survey) -> list[tuple[str, Png]]:
-    """Draw the mean image of a split and of each of its classes."""
-    counts = survey.figures.classes
-    of_all = ("all", survey.class_sums.sum(axis=0), sum(counts.values()))
-    of_classes = zip(counts, survey.class_sums, counts.values(), strict=True)
-    return [
-        (name, draw_images(((sums + count // 2) // count).astype(np.uint8)[None]))
-        for name, sums, count in (of_all, *of_classes)
-        if count
-    ]
+def draw_image(image: Array) -> Png:
+    """Draw an image, (C, H, W) uint8: the first three of three or more channels as colours, else the first as grey."""
+    if len(image) >= len("rgb"):
+        return _encode_png(np.moveaxis(image[:3], 0, -1), RGB)
+    return _encode_png(image[0], GREY)
 
 
-def draw_extremes(raw: ShardSet, survey: Survey, split: Split) -> list[tuple[str, list[int], Png]]:
-    """Draw the images of a split that stand out, with the reason and their indices."""
-    return [
-        (name, indices, draw_images(raw.take(split, np.array(indices)))) for name, indices in survey.extremes().items()
-    ]
+def draw_values(channel: Array, values: Array, limit: float) -> Png:
+    """Draw one channel of an image, (H, W) uint8: red for positive values, blue for negative ones, white for 0.
 
-
-def draw_pairs(raw: ShardSet, pairs: Sequence[NearDuplicate]) -> list[PairPicture]:
-    """Draw each pair of near-duplicates, the train image on the right."""
-    labels = {split: raw.labels(split) for split in raw.manifest.splits}
-    classes = raw.manifest.classes
-    return [
-        PairPicture(
-            pair,
-            classes[labels[pair.split][pair.index]],
-            classes[labels["train"][pair.train]],
-            draw_images(
-                np.concatenate(
-                    [raw.take(pair.split, np.array([pair.index])), raw.take("train", np.array([pair.train]))]
-                )
-            ),
-        )
-        for pair in pairs
-    ]
-
-
-def draw_images(images: Array) -> Png:
-    """Draw images, (n, C, H, W) uint8, in a row, reduced to MAX_SIDE pixels.
-
-    The first three of three or more channels are red, green and blue.
+    `values`, (256,), is what pixel values become by normalizing; those of -limit and limit have the full colour.
     """
-    images = reduce_images(images, MAX_SIDE)
-    num_images, _, height, width = images.shape
-    rgb = images[:, :3] if images.shape[1] >= len("rgb") else images[:, :1].repeat(3, axis=1)
-    row = np.zeros((height, num_images * (width + GAP) - GAP, 4), np.uint8)
-    for index, image in enumerate(rgb):
-        left = index * (width + GAP)
-        row[:, left : left + width, :3] = image.transpose(1, 2, 0)
-        row[:, left : left + width, 3] = 255
-    png = io.BytesIO()
-    # Uncompressed, because the compressor's output may change with its version or the CPU.
-    imsave(png, row, format="png", origin="upper", metadata=NO_SOFTWARE, pil_kwargs={"compress_level": 0})
-    return Png("data:image/png;base64," + base64.b64encode(png.getvalue()).decode(), row.shape[1], height)
+    share = np.clip(values.astype(np.float64) / limit, -1, 1)[:, None]
+    full = np.where(share < 0, NEGATIVE, POSITIVE)
+    palette = np.rint(ZERO + np.abs(share) * (full - ZERO)).astype(np.uint8)
+    return _encode_png(channel, PALETTE, palette)
 
 
-def closest_and_farthest(pairs: Iterable[NearDuplicate]) -> tuple[list[NearDuplicate], list[NearDuplicate]]:
-    """Choose the closest pairs, and of the rest those just within the maximum distance, closest first."""
-    ordered = sorted(pairs, key=lambda pair: (pair.distance, pair.split, pair.index, pair.train))
-    return ordered[:CLOSEST_PAIRS], ordered[CLOSEST_PAIRS:][-FARTHEST_PAIRS:]
+def _encode_png(pixels: Array, color_type: int, palette: Array | None = None) -> Png:
+    """Encode pixels, (H, W) or (H, W, 3) uint8, without compressing: a compressor's output changes with its version."""
+    height, width = pixels.shape[:2]
+    rows = np.pad(pixels.reshape(height, -1), ((0, 0), (1, 0))).tobytes()  # a 0 in front of each: not filtered
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, color_type, 0, 0, 0))]
+    if palette is not None:
+        chunks.append((b"PLTE", palette.tobytes()))
+    chunks += [(b"IDAT", _store(rows)), (b"IEND", b"")]
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+    return Png("data:image/png;base64," + base64.b64encode(content).decode(), width, height)
+
+
+def _store(data: bytes) -> bytes:
+    """Wrap bytes as a zlib stream of uncompressed blocks."""
+    blocks = [data[start : start + MAX_STORED] for start in range(0, len(data), MAX_STORED)]
+    stored = b"".join(
+        struct.pack("<BHH", number == len(blocks), len(block), len(block) ^ 0xFFFF) + block
+        for number, block in enumerate(blocks, 1)
+    )
+    return b"\x78\x01" + stored + struct.pack(">I", zlib.adler32(data))
+
+
+def thumbnail_bytes(image_shape: Sequence[int], side: int) -> int:
+    """Compute about how many bytes of the page a thumbnail takes, of an image of shape (C, H, W)."""
+    channels, height, width = image_shape
+    values = min(height, side) * (min(width, side) * (3 if channels >= len("rgb") else 1) + 1)
+    return (values + 80) * 4 // 3 + MARKUP_BYTES

@@ -1,46 +1,37 @@
-"""The plots of the report: SVG with the same bytes on every run.
+"""The plots of the report: SVG that is part of the page, and takes its colour and font, light or dark, from there."""
 
-They are part of the page: nothing is loaded, and text takes its colour and font from the page, light or dark.
-"""
-
-import io
-import re
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any
+from html import escape
+from itertools import cycle
+from math import ceil, floor, log10
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from pipeline.audit.survey import NUM_BINS, Survey
-from pipeline.report.tables import percent
+from pipeline.audit.details import SplitDetails
 from shardset.manifest import Split
 from shardset.reader import Array
 
-WIDTH = 4.0  # of plots, in inches
+WIDTH, HEIGHT = 480, 250
+LEFT, RIGHT, TOP, BOTTOM = 46, 470, 30, 205  # of the area where lines are drawn
+TICKS = 6  # at most about so many an axis
+LINE_GAP, LETTER = 34, 7  # of the legend: width of a sample of a line with its gaps, and of a letter
 
 # Each has a contrast of at least 3:1 against white and against the page's dark background.
-COLORS: dict[Split, str] = {"train": "#3b82c4", "val": "#4c9a4c", "test": "#c8641b"}
-DASHES: dict[Split, str] = {"train": "-", "val": ":", "test": "--"}
-TEXT_COLOR = "#010203"  # placeholder for the page's own
-SETTINGS: Any = {
-    "axes.edgecolor": TEXT_COLOR,
-    "axes.labelcolor": TEXT_COLOR,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-    "text.color": TEXT_COLOR,
-    "text.parse_math": False,  # a class name may contain a dollar sign
-    "xtick.color": TEXT_COLOR,
-    "ytick.color": TEXT_COLOR,
-}
+SPLIT_COLORS: dict[Split, str] = {"train": "#3b82c4", "val": "#4c9a4c", "test": "#c8641b"}
+CHANNEL_COLORS = {"red": "#d8433b", "green": "#3f9142", "blue": "#3b82c4", "grey": "#808080"}
+OTHER_COLORS = ("#8d6bc9", "#c8641b", "#3a928f", "#b5578f", "#808080")
+DASHES: dict[Split, str] = {"train": "", "val": "1 3", "test": "5 3"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a plot: its points, x and y of shape (N,), and how it is drawn."""
+
+    x: Array
+    y: Array
+    color: str
+    dashes: str
 
 
 @dataclass(frozen=True)
@@ -51,86 +42,93 @@ class Plot:
     svg: str
 
 
-def plot_channels(surveys: Mapping[Split, Survey], channels: Sequence[str], table: Array) -> list[Plot]:
-    """Plot how often each pixel value occurs, by channel, before and after normalizing by `table`, (C, 256)."""
-    limits = float(table.min()), float(table.max())
-    before = [(f"{name}, before", np.arange(256), "pixel value", None) for name in channels]
-    after = [(f"{name}, normalized", table[index], "value", limits) for index, name in enumerate(channels)]
-    plots = []
-    for index, (title, values, label, x_limits) in chain(enumerate(before), enumerate(after)):
-        shares = {split: percent(survey.pixel_counts[index]) for split, survey in surveys.items()}
-        plots.append(_plot_lines(title, values, shares, x_label=label, y_label="% of pixels", x_limits=x_limits))
-    return plots
+def plot_channels(splits: Mapping[Split, SplitDetails], table: Array) -> list[Plot]:
+    """Plot how often each pixel value occurs, all channels in one plot, before and after normalizing by `table`.
+
+    `table`, (C, 256), is what pixel values become.
+    """
+    channels = splits["train"].pixel_counts
+    colors = _channel_colors(channels)
+    before, after = [], []
+    for split, of in splits.items():
+        for (channel, counts), values in zip(of.pixel_counts.items(), table.astype(np.float64), strict=True):
+            share = np.array(counts) / sum(counts)
+            step = (values[-1] - values[0]) / 255
+            before.append(Line(np.arange(256), 100 * share, colors[channel], DASHES[split]))
+            after.append(Line(values, share / step, colors[channel], DASHES[split]))
+    legend = [(channel, colors[channel], "") for channel in channels]
+    if len(splits) > 1:
+        legend += [(split, "currentColor", DASHES[split]) for split in splits]
+    return [
+        Plot("pixel values", _draw("Plot of pixel values", before, legend, "pixel value", "% of pixels")),
+        Plot("normalized values", _draw("Plot of normalized values", after, legend, "normalized value", "density")),
+    ]
 
 
-def plot_images(surveys: Mapping[Split, Survey]) -> list[Plot]:
-    """Plot the distribution of brightness and of contrast over images."""
-    plots = []
-    for name, limit in (("brightness", 1), ("contrast", 0.5)):
-        shares = {split: percent(survey.histograms()[name]) for split, survey in surveys.items()}
-        centers = (np.arange(NUM_BINS) + 0.5) * limit / NUM_BINS
-        plots.append(_plot_lines(name, centers, shares, x_label=name, y_label="% of images"))
-    return plots
+def plot_histogram(splits: Mapping[Split, SplitDetails], name: str, limit: float) -> Plot:
+    """Plot the distribution over images of a measure in [0, limit], such as brightness."""
+    lines = []
+    for split, of in splits.items():
+        counts = np.array(of.histograms[name])
+        centers = (np.arange(len(counts)) + 0.5) * limit / len(counts)
+        lines.append(Line(centers, 100 * counts / counts.sum(), SPLIT_COLORS[split], DASHES[split]))
+    legend = [(split, SPLIT_COLORS[split], DASHES[split]) for split in splits]
+    return Plot(name, _draw(f"Plot of {name}, by split", lines, legend, name, "% of images", (0, limit)))
 
 
-def plot_classes(surveys: Mapping[Split, Survey]) -> Plot:
-    """Plot the share of each class in each split."""
-    shares = {split: percent(list(survey.figures.classes.values())) for split, survey in surveys.items()}
-    names = list(surveys["train"].figures.classes)
-
-    def draw(axes: Axes) -> None:
-        height = 0.76 / len(shares)
-        for index, (split, values) in enumerate(shares.items()):
-            offset = (index - (len(shares) - 1) / 2) * (height + 0.02)
-            axes.barh(np.arange(len(names)) + offset, values, height, color=COLORS[split], label=split)
-        axes.set_yticks(range(len(names)), names)
-        axes.invert_yaxis()
-        axes.set_xlabel("% of the split")
-
-    left = min(0.3 + 0.1 * max(map(len, names)), WIDTH / 2)
-    return Plot("class balance", _draw_svg("class balance", draw, left, height=1 + 0.3 * len(names)))
+def _channel_colors(channels: Iterable[str]) -> dict[str, str]:
+    others = cycle(OTHER_COLORS)
+    return {channel: CHANNEL_COLORS.get(channel) or next(others) for channel in channels}
 
 
-def _plot_lines(
-    title: str,
-    x: Array,
-    y_by_split: Mapping[Split, Array],
-    *,
+def _draw(
+    label: str,
+    lines: Sequence[Line],
+    legend: Sequence[tuple[str, str, str]],
     x_label: str,
     y_label: str,
     x_limits: tuple[float, float] | None = None,
-) -> Plot:
-    def draw(axes: Axes) -> None:
-        for split, y in y_by_split.items():
-            axes.plot(x, y, DASHES[split], color=COLORS[split], label=split, linewidth=1.2)
-        axes.set(xlabel=x_label, ylabel=y_label, ylim=(0, None), xlim=x_limits)
-
-    return Plot(title, _draw_svg(title, draw))
-
-
-def _draw_svg(title: str, draw: Callable[[Axes], None], left: float = 0.6, height: float = 2.6) -> str:
-    """Draw a plot, `height` inches high, with a margin of `left` inches for the labels of the y axis."""
-    with mpl.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the browser has fonts for class names
-        mpl.rcdefaults()  # independent of the user's settings
-        mpl.rcParams.update(SETTINGS | {"svg.hashsalt": title})
-        figure = Figure(figsize=(WIDTH, height))
-        # Fixed margins take half the time of those that matplotlib computes.
-        right, above, below = 0.1, 0.3, 0.5
-        axes = figure.add_axes((left / WIDTH, below / height, 1 - (left + right) / WIDTH, 1 - (below + above) / height))
-        draw(axes)
-        axes.legend(fontsize="small", loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return _inline(text.getvalue())
+) -> str:
+    """Draw lines; y begins at 0. `legend` has a name, a color and dashes for each entry."""
+    low, high = x_limits or (min(line.x.min() for line in lines), max(line.x.max() for line in lines))
+    top = max(line.y.max() for line in lines) * 1.04
+    pieces = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
+    for value in _ticks(0, top):
+        y = _scale(value, 0, top, BOTTOM, TOP)
+        pieces.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{RIGHT}"/>')
+        pieces.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
+    for value in _ticks(low, high):
+        x = _scale(value, low, high, LEFT, RIGHT)
+        pieces.append(f'<path class="axis" d="M{x:.1f} {BOTTOM}v4"/>')
+        pieces.append(f'<text x="{x:.1f}" y="{BOTTOM + 18}" text-anchor="middle">{value:g}</text>')
+    pieces.append(f'<path class="axis" d="M{LEFT} {BOTTOM}H{RIGHT}"/>')
+    pieces.append(f'<text x="{RIGHT}" y="{BOTTOM + 37}" text-anchor="end">{escape(x_label)}</text>')
+    pieces.append(f'<text x="0" y="14">{escape(y_label)}</text>')
+    pieces += _draw_legend(legend)
+    for line in lines:
+        x, y = _scale(line.x, low, high, LEFT, RIGHT), _scale(line.y, 0, top, BOTTOM, TOP)
+        points = " ".join(f"{left:.1f},{down:.1f}" for left, down in zip(x.tolist(), y.tolist(), strict=True))
+        pieces.append(f'<polyline points="{points}" stroke="{line.color}" stroke-dasharray="{line.dashes}"/>')
+    return "\n".join([*pieces, "</svg>"])
 
 
-def _inline(svg: str) -> str:
-    """Prepare an SVG file for a page: no prolog, no ids that two plots share, the page's text colour."""
-    svg = re.sub(r"<metadata>.*?</metadata>\s*|[ \t]+$", "", svg[svg.index("<svg") :], flags=re.DOTALL | re.MULTILINE)
-    return re.sub("<[^>]*>", lambda tag: _inline_tag(tag[0]), svg)  # text, such as class names, stays as it is
+def _draw_legend(legend: Sequence[tuple[str, str, str]]) -> Iterator[str]:
+    right = RIGHT
+    for name, color, dashes in reversed(legend):
+        right -= LETTER * len(name)
+        yield f'<text x="{right}" y="14">{escape(name)}</text>'
+        yield f'<path d="M{right - 24} 10h20" stroke="{color}" stroke-dasharray="{dashes}"/>'
+        right -= LINE_GAP
 
 
-def _inline_tag(tag: str) -> str:
-    tag = re.sub(r' xmlns(:xlink)?="[^"]*"| id="[a-z0-9.]+_\d+"', "", tag)
-    return tag.replace("xlink:href", "href").replace(TEXT_COLOR, "currentColor")
+def _scale(value: Array | float, low: float, high: float, first: float, last: float) -> Array:
+    """Map [low, high] to [first, last]."""
+    return np.asarray(first + (np.asarray(value) - low) / ((high - low) or 1) * (last - first))
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Choose round values in [low, high]."""
+    rough = (high - low) / TICKS or 1
+    power = 10.0 ** floor(log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+    return [round(number * step, 10) + 0.0 for number in range(ceil(low / step), floor(high / step) + 1)]
