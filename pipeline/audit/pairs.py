@@ -76,13 +76,14 @@ def list_pairs(
     return _with_labels(raw, numbered), len(pairs) - len(kept)
 
 
-def lists_to_keep(raw: ShardSet, pairs: Sequence[ListedPair]) -> dict[str, list[tuple[object]]]:
-    """Make the rows of the lists to act on, by file name: the indices that `ShardDataset` takes, the header first."""
-    lists = {}
+def lists_to_keep(raw: ShardSet, pairs: Sequence[ListedPair]) -> dict[str, list[tuple[object, ...]]]:
+    """Make the rows of the lists to act on, by file name, as `ShardDataset` takes them, the header first."""
+    lists: dict[str, list[tuple[object, ...]]] = {}
     for split, of_split in raw.manifest.splits.items():
         dropped = find_twins(pairs, split) if split == "train" else find_leaked(pairs, split)
         name = f"{split}_without_{'twins' if split == 'train' else 'leaks'}.csv"
-        lists[name] = [("index",), *((index,) for index in range(of_split.samples) if index not in dropped)]
+        kept = ((split, index) for index in range(of_split.samples) if index not in dropped)
+        lists[name] = [("split", "index"), *kept]
     return lists
 
 

@@ -11,8 +11,8 @@ from tests.helpers.workspace import REPOSITORY
 LAYERS = (
     {"pipeline.cli", "pipeline.__main__"},
     {"pipeline.stages"},
-    {"pipeline.params", "pipeline.report", "pipeline.card", "pipeline.project"},
-    {"pipeline.audit"},
+    {"pipeline.params", "pipeline.report", "pipeline.project"},
+    {"pipeline.audit", "pipeline.card"},
     {"pipeline.sources", "pipeline.numerics", "pipeline.shards"},
     {"pipeline.runtime"},
     {"pipeline.errors"},

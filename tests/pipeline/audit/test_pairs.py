@@ -115,11 +115,13 @@ def test_missing_list_is_named(raw, tmp_path):
 
 def test_lists_to_keep_leave_out_leaks_and_later_twins(raw, digests):
     listed, _ = list_pairs(raw, FOUND, digests, set())
-    lists = {name: [row[0] for row in rows] for name, rows in lists_to_keep(raw, listed).items()}
+    lists = {name: [*rows] for name, rows in lists_to_keep(raw, listed).items()}
+    assert all(rows.pop(0) == ("split", "index") for rows in lists.values())
     assert lists == {
-        "train_without_twins.csv": ["index", 0, 1, 2, 3, 4],
-        "val_without_leaks.csv": ["index", 0, 2, 3, 4, 5],
-        "test_without_leaks.csv": ["index", 0, 1, 2, 3, 5],  # 2 is a twin of 0, which is no leak
+        "train_without_twins.csv": [("train", index) for index in (0, 1, 2, 3, 4)],
+        "val_without_leaks.csv": [("val", index) for index in (0, 2, 3, 4, 5)],
+        # 2 is a twin of 0, which is no leak.
+        "test_without_leaks.csv": [("test", index) for index in (0, 1, 2, 3, 5)],
     }
     assert find_leaked(listed, "test") == {4}
     assert find_twins(listed, "test") == {2}
