@@ -24,7 +24,8 @@ repro: .venv/installed  ## Run the pipeline
 # Runs in a separate folder so that params.yaml, dvc.lock and data/ stay unchanged.
 demo: .venv/installed  ## Run the pipeline on generated data in build/demo, without network access
 	@rm -rf build/demo
-	@mkdir -p build/demo
+	@mkdir -p build/demo/data
+	@cp data/not_duplicates.csv build/demo/data
 	@cp -R dvc.yaml .dvcignore pipeline shardset build/demo
 	@sed 's/^dataset: .*/dataset: synthetic/' params.yaml > build/demo/params.yaml
 	@cd build/demo && dvc init --quiet --no-scm && cp ../../.dvc/config .dvc/config.local && cp -R ../../.dvc/plots .dvc && \
@@ -64,6 +65,7 @@ from-scratch: .venv/installed  ## Check that a run from scratch reproduces the l
 	git clone --quiet . build/from-scratch; \
 	cd build/from-scratch; \
 	rm -r dvc.lock data; \
+	git checkout --quiet -- data/not_duplicates.csv; \
 	dvc repro; \
 	git status --short; \
 	test -z "$$(git status --porcelain)"; \

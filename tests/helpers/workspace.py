@@ -16,6 +16,7 @@ WORKSPACE_FILES = (
     ".dvc/plots",
     ".dvcignore",
     ".gitignore",
+    "data/not_duplicates.csv",
     "dvc.yaml",
     "params.yaml",
     "pipeline",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from tests.helpers.workspace import REPOSITORY, make_workspace
 
@@ -57,6 +58,21 @@ def test_target_runs_in_a_folder_with_a_space(target, make):
     assert (done.returncode, done.stderr) == (0, "")
     assert NEW_VENV in done.stdout
     assert (f"HUGGINGFACE_DIR is {make.folder}/build/bench/huggingface\n" in done.stdout) == (target == "bench")
+
+
+def test_copies_have_the_files_that_stages_read(make, monkeypatch):
+    stages = yaml.safe_load((make.folder / "dvc.yaml").read_text())["stages"].values()
+    outs = {name for stage in stages for out in stage["outs"] for name in out}
+    deps = {dep for stage in stages for dep in stage["deps"]} - outs
+    assert "data/not_duplicates.csv" in deps
+    (make.folder / "dvc.lock").touch()
+    subprocess.run(["git", "add", "dvc.lock"], cwd=make.folder, check=True)
+    subprocess.run(["git", "commit", "--quiet", "--message", "A lock"], cwd=make.folder, check=True)
+    monkeypatch.setenv("PIPELINE_SOURCE", "https://host/archive")
+    make("demo")
+    make("from-scratch")  # fails in the end, because the stub in place of dvc writes no lock
+    for name in ("demo", "from-scratch"):
+        assert [dep for dep in deps if not (make.folder / "build" / name / dep).exists()] == []
 
 
 def test_usable_venv_is_kept(make):
