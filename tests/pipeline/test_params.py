@@ -27,6 +27,19 @@ BROKEN = [
     ("  test_fraction: null", "  test_fraction: 0", "images.test_fraction", "> 0", "0"),
     ("  test_fraction: null", "  test_fraction: 1.0", "images.test_fraction", "< 1", "1.0"),
     ("dataset: cifar10", "dataset: torchvision", "dataset", "images, torchvision:CLASS", '"torchvision"'),
+    ("  max_leaked: null", "  max_leaked: -1", "audit.max_leaked", "a whole number >= 0", "-1"),
+    ("  max_leaked: null", "  max_leaked: 2.5", "audit.max_leaked", "a whole number or null", "2.5"),
+    ("  max_leaked: null", "  max_leaked: 5%", "audit.max_leaked", "a whole number or null", '"5%"'),
+    ("  max_leaked: null", "  max_leaked: true", "audit.max_leaked", "a whole number or null", "true"),
+    ("  max_leaked: null", "", "audit.max_leaked", "missing key", ""),
+    ("  max_exact_duplicates: null", "  max_exact_duplicates: -1", "audit.max_exact_duplicates", ">= 0", "-1"),
+    ("  max_label_conflicts: null", "  max_label_conflicts: -1", "audit.max_label_conflicts", ">= 0", "-1"),
+    ("  max_label_conflicts: null", "  max_conflicts: 1", "audit.max_conflicts", "unknown key", ""),
+    ("  ignore: data/not_duplicates.csv", "  ignore: ''", "audit.ignore", "a string of length >= 1", '""'),
+    ("  ignore: data/not_duplicates.csv", "  ignore: [3]", "audit.ignore", "a string or null", "[3]"),
+    ("  ignore: data/not_duplicates.csv", "  ignore: false", "audit.ignore", "a string or null", "false"),
+    ("audit:", "audits:", "audits", "unknown key", ""),
+    ("audit:", "audit: {}\naudit:", "audit", "duplicate key", ""),
     ("  scheme: dataset", "  scheme: zscore", "normalize.scheme", "'dataset_per_image'", '"zscore"'),
     ("  scheme: dataset", "  scheme: custom", "normalize.mean", "list of numbers", "null"),
     ("  scheme: dataset", "  shceme: dataset", "normalize.shceme", "unknown key", ""),
@@ -259,6 +272,18 @@ def test_unreadable_file_is_named(tmp_path):
             path.write_bytes(content)
         with pytest.raises(InputError, match=re.escape(str(path))):
             load_params(path)
+
+
+@pytest.mark.parametrize("limit", [0, 478, None])
+def test_limits_of_the_audit_may_be_any_count_or_null(limit, tmp_path):
+    written = "null" if limit is None else str(limit)
+    text = TEXT.replace("ignore: data/not_duplicates.csv", "ignore: null")
+    for key in ("max_leaked", "max_exact_duplicates", "max_label_conflicts"):
+        text = text.replace(f"{key}: null", f"{key}: {written}")
+    (tmp_path / "params.yaml").write_text(text)
+    audit = load_params(tmp_path / "params.yaml").audit
+    assert audit.limits == dict.fromkeys(("max_leaked", "max_exact_duplicates", "max_label_conflicts"), limit)
+    assert audit.ignore is None
 
 
 def test_every_key_of_committed_file_has_a_comment():
