@@ -15,7 +15,7 @@ import torch
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.report import write_report
 from pipeline.stages.stats import write_stats
-from tests.helpers.shard_sets import make_params
+from tests.helpers.shard_sets import audit, make_params
 from tests.helpers.workspace import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -76,7 +76,8 @@ def make_data(tiny_raw, tmp_path_factory):
             write_stats(data_dir / "raw", data_dir / "stats.json")
             params = make_params(dtype=dtype, samples_per_shard=30)
             normalize_shards(data_dir / "raw", data_dir / "stats.json", data_dir / "shards", params)
-            write_report(data_dir / "raw", data_dir / "shards", data_dir / "report", decimals=4)
+            audit(data_dir / "raw", data_dir / "audit")
+            write_report(*(data_dir / name for name in ("raw", "audit", "shards", "report")), decimals=4)
         return folders[dtype]
 
     return make
