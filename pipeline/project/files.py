@@ -11,11 +11,12 @@ from pipeline.project.suggest import Suggestion
 TEMPLATES_DIR = Path(__file__).parent / "templates"
 LISTS = (".dvcignore", ".gitignore", ".gitattributes")
 NAMES = (*LISTS, "params.yaml", "dvc.yaml")
+PLOTS = ("channels.json", "splits.json")  # the templates of `dvc plots` that dvc.yaml names
 MAX_LINE = 100_000  # longer than any path
 
 
 def read_template(name: str) -> str:
-    """Return the template of one of NAMES."""
+    """Return the template of one of NAMES or PLOTS."""
     return (TEMPLATES_DIR / f"{name.removeprefix('.')}.template").read_text(encoding="utf-8")
 
 

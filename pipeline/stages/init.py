@@ -4,8 +4,8 @@ import os
 import shlex
 from pathlib import Path
 
-from pipeline.project.files import LISTS, add_missing_lines, find_outs, read_template, render_params
-from pipeline.project.place import find_obstacles, is_tracked, source_path
+from pipeline.project.files import LISTS, PLOTS, add_missing_lines, find_outs, read_template, render_params
+from pipeline.project.place import find_obstacles, find_repository, is_tracked, source_path
 from pipeline.project.suggest import Suggestion
 from pipeline.runtime.files import write_text
 from shardset.errors import InputError
@@ -22,11 +22,15 @@ def check_project_dir(project_dir: Path, source: Path) -> None:
 def write_project(project_dir: Path, source: Path, suggestion: Suggestion) -> list[str]:
     """Write the files of a project into a checked folder; return the names of those that were written.
 
-    Lists of files, such as .gitignore, keep what they have.
+    Lists of files, such as .gitignore, keep what they have, and templates of plots stay as they are.
     """
     existing = {name: _read(project_dir / name) for name in LISTS}
     complete = {name: add_missing_lines(text, name) for name, text in existing.items()}
     texts = {name: text for name, text in complete.items() if text != existing[name]}
+    plots_dir = (find_repository(project_dir) or project_dir) / ".dvc/plots"  # where DVC looks for templates
+    for name in PLOTS:
+        if not (plots_dir / name).exists():
+            texts[os.path.relpath(plots_dir / name, project_dir)] = read_template(name)
     texts["params.yaml"] = render_params(source_path(project_dir, source), suggestion)
     texts["dvc.yaml"] = read_template("dvc.yaml")  # last, because DVC finds the project by it
     for name, text in texts.items():

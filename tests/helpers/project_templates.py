@@ -5,7 +5,7 @@ python -m tests.helpers.project_templates
 
 import re
 
-from pipeline.project.files import NAMES, TEMPLATES_DIR
+from pipeline.project.files import NAMES, PLOTS, TEMPLATES_DIR
 from tests.helpers.workspace import REPOSITORY
 
 # What only this repository needs.
@@ -38,7 +38,9 @@ REPLACEMENTS = {
 
 
 def derive_template(name: str) -> str:
-    """Derive the template of one of NAMES."""
+    """Derive the template of one of NAMES or PLOTS."""
+    if name in PLOTS:
+        return (REPOSITORY / ".dvc/plots" / name).read_text()
     text = (REPOSITORY / name).read_text()
     if name == "dvc.yaml":
         return _derive_stages(text)
@@ -54,14 +56,13 @@ def derive_template(name: str) -> str:
 
 
 def _derive_stages(text: str) -> str:
-    """Without code among the deps, with the images as a dep, and without plots of channels and splits by name."""
-    stages = text.partition("\nplots:\n")[0] + "\n"
-    stages = re.sub(r"^    - (pipeline/|shardset/|data/not_duplicates).*\n", "", stages, flags=re.MULTILINE)
+    """Without code among the deps, and with the images as a dep."""
+    stages = re.sub(r"^    - (pipeline/|shardset/|data/not_duplicates).*\n", "", text, flags=re.MULTILINE)
     with_source = stages.replace("    deps:\n    params:\n", "    deps:\n    - ${images.source}\n    params:\n")
     assert with_source.count("${images.source}") == 1
     return with_source.replace("cmd: python -m pipeline ", "cmd: cifar-pipeline ")
 
 
 if __name__ == "__main__":
-    for template in NAMES:
+    for template in (*NAMES, *PLOTS):
         (TEMPLATES_DIR / f"{template.removeprefix('.')}.template").write_text(derive_template(template), newline="\n")

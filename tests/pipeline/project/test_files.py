@@ -3,7 +3,15 @@ import yaml
 from ruamel.yaml import YAML
 
 from pipeline.params import load_params
-from pipeline.project.files import NAMES, TEMPLATES_DIR, add_missing_lines, find_outs, read_template, render_params
+from pipeline.project.files import (
+    NAMES,
+    PLOTS,
+    TEMPLATES_DIR,
+    add_missing_lines,
+    find_outs,
+    read_template,
+    render_params,
+)
 from pipeline.project.suggest import Suggestion
 from tests.helpers.project_templates import derive_template
 from tests.helpers.workspace import REPOSITORY
@@ -12,7 +20,7 @@ SUGGESTION = Suggestion(224, 256, 212, "uint8", (3, 224, 224))
 MAX_LINE = 120
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *PLOTS])
 def test_template_is_what_the_own_file_gives(name):
     # To write them again: python -m tests.helpers.project_templates
     assert read_template(name) == derive_template(name)
@@ -20,11 +28,11 @@ def test_template_is_what_the_own_file_gives(name):
 
 
 def test_every_template_is_written():
-    assert len([*TEMPLATES_DIR.iterdir()]) == len(NAMES)
+    assert len([*TEMPLATES_DIR.iterdir()]) == len(NAMES) + len(PLOTS)
 
 
 def test_templates_name_nothing_of_this_repository():
-    texts = "".join(map(read_template, NAMES))
+    texts = "".join(map(read_template, (*NAMES, *PLOTS)))
     assert "${images.source}" in texts
     for part in ("python -m", "pipeline/", "shardset", "docs/", "/examples", "/build", "for CIFAR-10"):
         assert part not in texts, part

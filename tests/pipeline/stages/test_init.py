@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipeline.params import load_params
-from pipeline.project.files import NAMES, read_template
+from pipeline.project.files import LISTS, NAMES, PLOTS, read_template
 from pipeline.sources.images.catalog import read_catalog
 from pipeline.stages import init
 from pipeline.stages.init import check_project_dir, next_steps, write_project
@@ -19,6 +19,7 @@ from tests.helpers.image_files import make_image_folder, save_picture
 from tests.helpers.workspace import Workspace, assert_fails, assert_succeeds, hash_files, make_repository
 
 STAGES = set(yaml.safe_load(read_template("dvc.yaml"))["stages"])
+WRITTEN = [*LISTS, *(f".dvc/plots/{name}" for name in PLOTS), "params.yaml", "dvc.yaml"]
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def files_in(folder):
 @pytest.mark.slow
 def test_repro_after_init_makes_every_output(repository):
     printed = assert_succeeds(repository.run("cifar-pipeline", "init", "images"))
-    written = f"Written: {', '.join(NAMES)}\nNext:\n  dvc add images\n"
+    written = f"Written: {', '.join(WRITTEN)}\nNext:\n  dvc add images\n"
     assert printed.startswith(inspect(repository.path / "images").summary + "\n" + written)
     assert printed.endswith("\n  dvc repro\n")
     assert repository.repro() == STAGES
@@ -73,6 +74,9 @@ def test_repro_after_init_makes_every_output(repository):
     verify_shards(shards.dir)
     assert json.loads((repository.path / "data/stats.json").read_text())
     assert "<html" in (repository.path / "data/report/report.html").read_text()
+    drawn = json.loads(assert_succeeds(repository.run("dvc", "plots", "show", "--json")))
+    assert "errors" not in drawn
+    assert [len(plots) for plots in drawn["data"].values()] == [1] * 4
     assert repository.repro() == set()
     assert "up to date" in repository.run("dvc", "status").stdout
 
@@ -115,6 +119,7 @@ def test_subfolder_of_a_repository_is_a_project(is_inside, repository, tmp_path)
     assert open_shards(project.path / "data/raw").manifest.splits["train"].samples == 6
     assert project.repro("download", **site) == set()
     assert {*files_in(repository.path)} == {".dvcignore"}  # of `dvc init`
+    assert {path.name for path in (repository.path / ".dvc/plots").iterdir()} == {*PLOTS}  # where DVC looks
 
 
 @pytest.mark.slow
@@ -185,7 +190,7 @@ def test_suggested_params_are_written(project_dir):
     write = start(project_dir, Path("images"))
     params = load_params(project_dir / "params.yaml")
     suggestion = inspect(Path("images")).suggestion
-    assert write == [*NAMES]
+    assert write == WRITTEN
     assert (params.images.size, params.images.resize) == (suggestion.size, suggestion.resize)
     assert params.normalize.samples_per_shard == suggestion.samples_per_shard
     assert files_in(project_dir)["dvc.yaml"].decode() == read_template("dvc.yaml")
@@ -199,6 +204,14 @@ def test_existing_lists_keep_their_lines_and_endings(project_dir):
     assert text.startswith(b"/mine\r\n.*.tmp")
     assert text.count(b".*.tmp") == 1
     assert b"\n/data/archives/\n" in text
+
+
+def test_existing_template_of_a_plot_is_kept(project_dir):
+    path = project_dir / ".dvc/plots/splits.json"
+    path.parent.mkdir()
+    path.write_text("{}\n")
+    assert ".dvc/plots/splits.json" not in start(project_dir, Path("images"))
+    assert path.read_text() == "{}\n"
 
 
 def test_link_in_place_of_a_list_stays_a_link(project_dir, tmp_path):
