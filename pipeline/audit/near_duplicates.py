@@ -1,185 +1,152 @@
-"""Near-duplicates: a search among the train images for each image of the other splits.
+"""Near-duplicates: a search among all earlier images for each image.
 
-The search has two steps. A coarse step compares all images, plain and mirrored, by their colours on a grid, and keeps a
-few candidates for each image. A fine step compares the edges of those at all small shifts. Edges are more specific than
-pixels: many images have sky above sea, but only near-duplicates have all outlines in the same places.
-
-Images of more than 32 pixels a side are reduced to 32 first. The time and the memory of a comparison, and what is taken
-for a near-duplicate, are then the same for images of any size.
+The search narrows down in four steps. Candidates are the images with the most similar colours on a grid, plain or
+mirrored. Outlines of candidates are compared, then again with either image enlarged. The few pairs left are compared by
+their edges at all small shifts. Edges are more specific than pixels: many images have sky above sea, but only
+near-duplicates have all outlines in the same places.
 
 All values compared are integers whose sums stay below 2^24, so float32 holds each sum exactly in whatever order it is
-added. The pairs are therefore the same on every machine, although a matrix product finds them.
+added. The pairs are therefore the same on every machine, although matrix products find them.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
-from math import prod
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.runtime.tasks import map_tasks
+from pipeline.audit.candidates import MAX_QUERIES, NUM_CANDIDATES, find_candidates
+from pipeline.audit.descriptors import GRID
+from pipeline.audit.edges import compute_distances, compute_edges, zoom_images
+from pipeline.audit.outlines import ZOOMS, compare_outlines, compare_zoomed_outlines, mirror_outlines
+from pipeline.audit.search_index import SearchIndex
+from pipeline.runtime.tasks import Progress, map_tasks
 from shardset.manifest import Split
 from shardset.reader import Array, split_range
-from shardset.shards import ShardSet
 
-# A convention, chosen by looking at pairs of CIFAR-10, see docs/near-duplicates.md.
+# Conventions, chosen by looking at pairs of CIFAR-10, see docs/near-duplicates.md.
 MAX_DISTANCE = 0.35
-EXACT_SUM = 2**24
-SIDE = 32  # pixels of a reduced image
-GRID = 8  # cells per side
-NUM_CANDIDATES = 8
-MIN_SIMILARITY = 0.5  # of candidates, in [-1, 1]
-IMAGES_PER_TASK = 32
-TRAIN_PER_BLOCK = 8192  # compared with the images of a task at once: 2 MB of similarities
+MIN_OUTLINES = 0.5
+MIN_ZOOMED_OUTLINES = 0.62
+BLOCK = 128
 
-Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class NearDuplicate:
-    """A sample of a split and a train sample, by index; `distance` is 0 for equal edges, 1 for unrelated ones."""
+class Pair:
+    """An image and an earlier near-duplicate, of the same split or of an earlier one.
+
+    `distance` is 0 for equal edges, 1 for unrelated ones. `mirrored` tells whether one is like the mirror image of the
+    other.
+    """
 
     split: Split
     index: int
-    train: int
+    other_split: Split
+    other_index: int
     distance: float
     mirrored: bool
 
 
-def find_near_duplicates(raw: ShardSet, max_distance: float = MAX_DISTANCE) -> list[NearDuplicate]:
-    """Find the pairs of a sample outside train and a train sample within `max_distance`.
+def is_searched(image_shape: tuple[int, int, int]) -> bool:
+    """Whether images of a shape (C, H, W) are large enough to be compared."""
+    return min(image_shape[1:]) >= GRID
 
-    They are ordered by split, index and train index, at most NUM_CANDIDATES for each sample. Images
-    smaller than 8 x 8 pixels are not searched.
+
+def find_near_duplicates(index: SearchIndex, progress: Progress) -> list[Pair]:
+    """Find the pairs of an image and an earlier one within MAX_DISTANCE.
+
+    They are ordered by split, index, other split and other index, at most NUM_CANDIDATES for each image and other
+    split. Raises OSError, which names the file, if the index can't be read.
     """
-    splits = [split for split in raw.manifest.splits if split != "train"]
-    if not splits or min(raw.manifest.image_shape[1:]) < GRID:
+    if not is_searched(index.image_shape):
         return []
-    train = np.concatenate(
-        map_tasks(lambda indices: grid_descriptors(_read_reduced(raw, "train", indices)), _ranges(raw, "train", 1024))
+    splits = list(index.num_images)
+    tasks = [
+        (split, other, start, stop)
+        for number, split in enumerate(splits)
+        for other in splits[: number + 1]
+        for start, stop in split_range(0, index.num_images[split], MAX_QUERIES)
+    ]
+    # The longest tasks first, so that no thread is left with one at the end.
+    tasks.sort(key=lambda task: -(task[3] if task[0] == task[1] else index.num_images[task[1]]))
+    lock, done, total = Lock(), 0, sum(index.num_images.values())
+
+    def find(task: tuple[Split, Split, int, int]) -> list[Pair]:
+        nonlocal done
+        pairs = list(_find_near(index, *task))
+        if task[0] == task[1]:
+            with lock:
+                done += task[3] - task[2]
+                progress("Comparing", done, total)
+        return pairs
+
+    pairs = [pair for pairs in map_tasks(find, tasks) for pair in pairs]
+    return sorted(
+        pairs,
+        key=lambda pair: (splits.index(pair.split), pair.index, splits.index(pair.other_split), pair.other_index),
     )
 
-    def find(task: tuple[Split, Indices]) -> list[NearDuplicate]:
-        return list(_find_near(raw, train, *task, max_distance))
 
-    tasks = [(split, indices) for split in splits for indices in _ranges(raw, split, IMAGES_PER_TASK)]
-    return [pair for pairs in map_tasks(find, tasks) for pair in pairs]
-
-
-def reduce_images(pixels: Array, side: int = SIDE) -> Array:
-    """Reduce images (n, C, H, W) uint8 to at most side x side pixels, each the mean of what it covers, rounded.
-
-    Where a pixel lies across a border, both sides count their share of it.
-    """
-    sums, num_units = pixels, 1
-    for axis, size in ((2, pixels.shape[2]), (3, pixels.shape[3])):
-        if size > side:
-            # In units of 1 / side of a pixel, so that each box has `size` units and all shares are integers.
-            first, share = np.divmod(np.arange(side) * size, side)
-            cut = np.take(sums, first, axis) * np.expand_dims(share, [i for i in range(4) if i != axis])
-            sums = side * np.add.reduceat(sums, first, axis, np.int64) - cut + np.roll(cut, -1, axis)
-            num_units *= size
-    return pixels if num_units == 1 else ((2 * sums + num_units) // (2 * num_units)).astype(np.uint8)
-
-
-def grid_descriptors(pixels: Array) -> Floats:
-    """Reduce images (n, C, H, W) to colours on a grid, (n, C * 64) integers with mean 0 in each channel.
-
-    Dot products are the cosine of the angle between two images in units of 2^-24, so brightness and contrast cancel.
-    """
-    num_images, num_channels, height, width = pixels.shape
-    cells = pixels[..., : height // GRID * GRID, : width // GRID * GRID]
-    cells = cells.reshape(num_images, num_channels, GRID, height // GRID, GRID, width // GRID)
-    sums = cells.sum(axis=(3, 5), dtype=np.int64).reshape(num_images, num_channels, -1)
-    deviations = (GRID**2 * sums - sums.sum(axis=-1, keepdims=True)).reshape(num_images, -1)
-    norms = np.sqrt((deviations * deviations).sum(axis=-1, keepdims=True))
-    # Rounding can add as much as the root of the number of values to the norm.
-    return _scale(deviations, norms, EXACT_SUM**0.5 - deviations.shape[-1] ** 0.5)
-
-
-def compute_edges(pixels: Array) -> Floats:
-    """Compute the edges of images (n, C, H, W) as steps down and to the right, (n, 2, h, w) integers.
-
-    The image is converted to grey and smoothed. Steps are clipped at their mean absolute value, so that a horizon or
-    an outline doesn't outweigh everything else. A margin is left out, since many unrelated images have the same frame.
-    """
-    height, width = pixels.shape[2:]
-    top, left = height // 10, width // 10
-    grey = pixels.sum(axis=1, dtype=np.int64)[:, top : height - top, left : width - left]
-    smooth = grey[:, 1:, 1:] + grey[:, 1:, :-1] + grey[:, :-1, 1:] + grey[:, :-1, :-1]
-    corner = smooth[:, :-1, :-1]
-    steps = np.stack([smooth[:, 1:, :-1] - corner, smooth[:, :-1, 1:] - corner], axis=1)
-    limits = np.abs(steps).mean(axis=(1, 2, 3), keepdims=True)
-    return _scale(np.clip(steps, -limits, limits), limits, (EXACT_SUM / prod(steps.shape[1:])) ** 0.5 - 1)
-
-
-def compute_distances(tests: Floats, trains: Floats, max_shift: tuple[int, int]) -> NDArray[np.float64]:
-    """Compute 1 - the correlation of edges (n, 2, h, w) where they overlap, at the best shift within `max_shift`."""
-    best = np.zeros(len(tests))
-    for down, right in product(*(range(-most, most + 1) for most in max_shift)):
-        test = tests[:, :, max(0, down) : min(0, down) or None, max(0, right) : min(0, right) or None]
-        train = trains[:, :, max(0, -down) : min(0, -down) or None, max(0, -right) : min(0, -right) or None]
-        test, train = (edges.reshape(len(edges), -1) for edges in (test, train))
-        norms = np.vecdot(test, test).astype(np.float64) * np.vecdot(train, train)
-        best = np.maximum(best, np.vecdot(test, train) / np.sqrt(np.maximum(norms, 1)))
-    return np.maximum(1 - best, 0)
-
-
-def _find_near(
-    raw: ShardSet, train: Floats, split: Split, indices: Indices, max_distance: float
-) -> Iterator[NearDuplicate]:
-    pixels = _read_reduced(raw, split, indices)
-    images = np.stack([pixels, pixels[..., ::-1]])
-    tests, trains, is_mirrored = _choose_candidates(np.stack([*map(grid_descriptors, images)]), train)
-    if not len(tests):
+def _find_near(index: SearchIndex, split: Split, other_split: Split, start: int, stop: int) -> Iterator[Pair]:
+    rows, indices = find_candidates(index, split, start, stop, other_split)
+    if not len(rows):
         return
-    edges = np.stack([*map(compute_edges, images)])[is_mirrored, tests]
-    height, width = pixels.shape[2:]
-    train_edges = compute_edges(_read_reduced(raw, "train", trains))
-    distances = compute_distances(edges, train_edges, (height // 12, width // 12))
-    for pair in np.flatnonzero(distances <= max_distance).tolist():
-        yield NearDuplicate(
-            split=split,
-            index=int(indices[tests[pair]]),
-            train=int(trains[pair]),
-            distance=round(float(distances[pair]), 4),
-            mirrored=bool(is_mirrored[pair]),
-        )
+    outlines, others = index.outlines.read(split, start, stop), index.outlines.take(other_split, indices)
+    is_near, is_mirrored = _compare_outlines(outlines, rows, others)
+    rows, indices, others, is_mirrored = rows[is_near], indices[is_near], others[is_near], is_mirrored[is_near]
+    kept, zooms = _compare_zoomed(outlines[rows], others, is_mirrored)
+    for first, last in split_range(0, len(kept), BLOCK):
+        block = kept[first:last]
+        row, other, mirrored = rows[block], indices[block], is_mirrored[block]
+        images = index.images.take_each(split, start + row)
+        images = np.where(mirrored[:, None, None, None], images[..., ::-1], images)
+        distances = _compare_edges(images, index.images.take_each(other_split, other), zooms[block])
+        for pair in np.flatnonzero(distances <= MAX_DISTANCE).tolist():
+            yield Pair(
+                split=split,
+                index=start + int(row[pair]),
+                other_split=other_split,
+                other_index=int(other[pair]),
+                distance=round(float(distances[pair]), 4),
+                mirrored=bool(mirrored[pair]),
+            )
 
 
-def _choose_candidates(descriptors: Floats, train: Floats) -> tuple[Indices, Indices, Indices]:
-    """Choose the most similar train images of each image, as indices of pairs, and 1 where the image is mirrored.
-
-    `descriptors`, (2, n, D), are of the images and of their mirror images. Ties go to the lower index.
-    """
-    best = [np.empty((3, 0))] * descriptors.shape[1]  # of each image: similarity, train index, whether it is mirrored
-    for start, stop in split_range(0, len(train), TRAIN_PER_BLOCK):
-        similarities = descriptors.reshape(-1, descriptors.shape[2]) @ train[start:stop].T
-        plain, mirrored = similarities.reshape(2, -1, stop - start)
-        for test, row in enumerate(np.maximum(plain, mirrored)):
-            is_full = best[test].shape[1] == NUM_CANDIDATES
-            near = np.flatnonzero(row >= (best[test][0, -1] if is_full else MIN_SIMILARITY * EXACT_SUM))
-            found = np.stack([row[near], start + near, mirrored[test, near] > plain[test, near]])
-            of_test = np.concatenate([best[test], found], axis=1)
-            best[test] = of_test[:, np.argsort(-of_test[0], kind="stable")[:NUM_CANDIDATES]]
-    tests = np.repeat(np.arange(len(best)), [of_test.shape[1] for of_test in best])
-    _, trains, is_mirrored = np.concatenate([of_test[:, np.argsort(of_test[1])] for of_test in best], axis=1)
-    return tests, trains.astype(np.int64), is_mirrored.astype(np.int64)
+def _compare_outlines(outlines: Array, rows: Indices, others: Array) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which candidates have similar outlines, and which of them are mirrored."""
+    starts = np.searchsorted(rows, np.arange(len(outlines) + 1))
+    alike = np.empty((2, len(rows)), np.float32)
+    for first, last in split_range(0, len(outlines), BLOCK):
+        part = slice(starts[first], starts[last])
+        row = rows[part]
+        places = np.arange(starts[first], starts[last]) - starts[row]
+        grid = np.zeros((last - first, NUM_CANDIDATES, *others.shape[1:]), np.int8)
+        grid[row - first, places] = others[part]
+        for number, of_orientation in enumerate((grid, mirror_outlines(grid))):
+            alike[number, part] = compare_outlines(outlines[first:last], of_orientation)[row - first, places]
+    return alike.max(axis=0) >= MIN_OUTLINES, alike[1] > alike[0]
 
 
-def _read_reduced(raw: ShardSet, split: Split, indices: Indices) -> Array:
-    blocks = split_range(0, len(indices), raw.block_samples)
-    return np.concatenate([reduce_images(raw.take(split, indices[start:stop])) for start, stop in blocks])
+def _compare_zoomed(outlines: Array, others: Array, is_mirrored: Array) -> tuple[Indices, Indices]:
+    """Return which pairs have similar outlines at a zoom, and the best zoom of each pair, as an index of ZOOMS."""
+    alike, zooms = np.empty(len(others)), np.empty(len(others), np.int64)
+    for first, last in split_range(0, len(others), BLOCK):
+        part = slice(first, last)
+        mirrored = is_mirrored[part, None, None, None]
+        firsts = np.where(mirrored, mirror_outlines(outlines[part]), outlines[part])
+        alike[part], zooms[part] = compare_zoomed_outlines(firsts, others[part])
+    return np.flatnonzero(alike >= MIN_ZOOMED_OUTLINES), zooms
 
 
-def _scale(values: Array, units: Array, level: float) -> Floats:
-    """Round values / units * level to integers. Where the unit is 0, so is the result."""
-    with np.errstate(all="ignore"):
-        return np.nan_to_num(np.rint(values / units * level), posinf=0, neginf=0).astype(np.float32)
-
-
-def _ranges(raw: ShardSet, split: Split, size: int) -> list[Indices]:
-    return [np.arange(*samples) for samples in split_range(0, raw.manifest.splits[split].samples, size)]
+def _compare_edges(images: Array, others: Array, zooms: Indices) -> NDArray[np.float64]:
+    """Compute the distances of pairs of images (n, C, 32, 32), the lower one of those as they are and zoomed."""
+    distances = compute_distances(compute_edges(images), compute_edges(others))
+    images, others = images.copy(), others.copy()
+    for zoom in set(zooms.tolist()):
+        pairs = np.flatnonzero(zooms == zoom)
+        of_image, of_other = ZOOMS[zoom]
+        images[pairs], others[pairs] = zoom_images(images[pairs], *of_image), zoom_images(others[pairs], *of_other)
+    return np.minimum(distances, compute_distances(compute_edges(images), compute_edges(others)))

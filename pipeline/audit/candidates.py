@@ -1,0 +1,82 @@
+"""Candidates: for each image the earlier ones of a split whose descriptors resemble its own most.
+
+All similarities are integers that float32 holds exactly, so the candidates are the same on every machine, although a
+matrix product finds them.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.audit.descriptors import EXACT_SUM, count_even
+from pipeline.audit.search_index import ROWS_PER_READ, SearchIndex
+from shardset.manifest import Split
+from shardset.reader import Array, split_range
+
+NUM_CANDIDATES = 8
+MIN_SIMILARITY = 0.6  # of candidates, in [-1, 1]
+MAX_QUERIES = 1024
+
+Indices = NDArray[np.int64]
+
+# A candidate is one integer, so that sorting them is fast: its row, its rank by similarity, its index.
+ROW_BITS, RANK_BITS, INDEX_BITS = 10, 25, 28
+
+
+def find_candidates(
+    index: SearchIndex, split: Split, start: int, stop: int, other_split: Split
+) -> tuple[Indices, Indices]:
+    """Find the most similar images of `other_split` for images [start, stop) of a split, among earlier ones.
+
+    Returns the rows of the images, from 0, and the indices of their candidates, each (n,), ordered by both. Each image
+    has at most NUM_CANDIDATES. Ties go to the lower index.
+    """
+    queries = _split_parts(index, index.descriptors.read(split, start, stop))
+    last = stop - 1 if split == other_split else index.num_images[other_split]
+    keys = np.empty(0, np.int64)
+    thresholds = np.full(stop - start, np.float32(MIN_SIMILARITY * EXACT_SUM))
+    products = np.empty((2, stop - start, ROWS_PER_READ), np.float32)
+    is_near = np.zeros((stop - start, ROWS_PER_READ), np.bool_)
+    for first, end in split_range(0, last, ROWS_PER_READ):
+        others = _split_parts(index, index.descriptors.read(other_split, first, end))
+        similarities, odd = products[:, :, : end - first]
+        np.matmul(queries[0], others[0].T, out=similarities)
+        np.matmul(queries[1], others[1].T, out=odd)
+        similarities += np.abs(odd, out=odd)
+        if split == other_split and end > start:  # only earlier images
+            similarities[np.arange(first, end) >= np.arange(start, stop)[:, None]] = 0
+        is_near[:, end - first :] = False
+        # As indices only rise, an equal similarity is never better.
+        np.greater(similarities, thresholds[:, None], out=is_near[:, : end - first])
+        rows, columns = _find_true(is_near)
+        if len(rows):
+            ranks = EXACT_SUM - similarities[rows, columns].astype(np.int64)
+            found = (rows << (RANK_BITS + INDEX_BITS)) | (ranks << INDEX_BITS) | (first + columns)
+            keys = _keep_best(np.concatenate([keys, found]), thresholds)
+    rows, indices = keys >> (RANK_BITS + INDEX_BITS), keys & ((1 << INDEX_BITS) - 1)
+    order = np.lexsort((indices, rows))
+    return rows[order], indices[order]
+
+
+def _split_parts(index: SearchIndex, descriptors: Array) -> tuple[Array, Array]:
+    values, num_even = descriptors.astype(np.float32), count_even(index.image_shape[0])
+    return np.ascontiguousarray(values[:, :num_even]), np.ascontiguousarray(values[:, num_even:])
+
+
+def _find_true(values: NDArray[np.bool_]) -> tuple[Indices, Indices]:
+    """Find the rows and columns of the few true values. Looking at eight at once is ten times as fast as np.nonzero."""
+    eights = np.flatnonzero(values.view(np.uint64))
+    of_eights, within = np.nonzero(values.reshape(-1, 8)[eights])
+    rows, columns = np.divmod(eights[of_eights] * 8 + within, values.shape[1])
+    return rows, columns
+
+
+def _keep_best(keys: Indices, thresholds: Array) -> Indices:
+    """Keep the best NUM_CANDIDATES keys of each row, and raise the thresholds of rows that have as many."""
+    keys = np.sort(keys)
+    rows = keys >> (RANK_BITS + INDEX_BITS)
+    places = np.arange(len(keys)) - np.searchsorted(rows, rows)
+    kept = keys[places < NUM_CANDIDATES]
+    last = keys[places == NUM_CANDIDATES - 1]
+    ranks = (last >> INDEX_BITS) & ((1 << RANK_BITS) - 1)
+    thresholds[last >> (RANK_BITS + INDEX_BITS)] = EXACT_SUM - ranks
+    return kept

@@ -1,0 +1,111 @@
+"""Outlines: the edges of an image, blurred to a coarse grid, which tell quickly whether a closer look is worth it."""
+
+from itertools import product
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from pipeline.audit.descriptors import SIDE
+from pipeline.audit.edges import cut_steps, grey_line, zoom_weights
+from shardset.reader import Array
+
+GRID = 13  # points a side, two pixels apart
+MARGIN = 2  # pixels left out, since many unrelated images have the same frame
+BLUR = 3  # pixels a side
+WINDOW = GRID - 2  # points of one image that are compared with those of another one, shifted by up to one point
+NORM = 400  # of the values in the middle window. Their products add up to less than 2^24, so float32 holds them exactly
+ZOOM_UNITS = 16  # weights of points are multiples of 1 / ZOOM_UNITS
+# Which of two images is enlarged along an axis: none, the first, the second.
+AXIS_ZOOMS = ((0, 0), (1, 0), (0, 1))
+# Whether the first image is enlarged down and across, and whether the second is. No zoom comes first.
+ZOOMS = tuple(((down[0], across[0]), (down[1], across[1])) for down, across in product(AXIS_ZOOMS, repeat=2))
+
+Floats = NDArray[np.float32]
+
+
+def compute_outlines(images: Array) -> NDArray[np.int8]:
+    """Compute the outlines of images (n, C, 32, 32) uint8, (n, 2, GRID, GRID): steps down, and to the right.
+
+    Steps are clipped at their mean absolute value, so that a horizon doesn't outweigh everything else.
+    """
+    grey = grey_line(images)
+    rows, columns = grey[1:] + grey[:-1], grey[SIDE:] + grey[:-SIDE]
+    steps = cut_steps(rows[SIDE:] - rows[:-SIDE], columns[1:] - columns[:-1], MARGIN, SIDE - MARGIN - 1)
+    limits = np.abs(steps).mean(axis=1, keepdims=True).astype(steps.dtype) + 1
+    clipped = np.clip(steps, -limits, limits).reshape(len(images), 2, SIDE - 1 - 2 * MARGIN, -1)
+    blurred = _blur().T @ clipped.astype(np.float32) @ _blur()
+    middles = _middles(blurred).reshape(len(images), -1)
+    norms = np.sqrt(np.vecdot(middles, middles))[:, None, None, None]
+    outlines: NDArray[np.int8] = np.clip(np.rint(blurred * (NORM / np.maximum(norms, 1))), -127, 127).astype(np.int8)
+    return outlines
+
+
+def mirror_outlines(outlines: Array) -> Array:
+    """Return the outlines of the mirror images."""
+    mirrored: Array = outlines[..., ::-1] * np.array([1, -1], outlines.dtype)[:, None, None]
+    return mirrored
+
+
+def compare_outlines(firsts: Array, seconds: Array) -> Floats:
+    """Compute how alike outlines (n, 2, GRID, GRID) are to others (n, m, 2, GRID, GRID) at the best small shift.
+
+    Returns (n, m), in [-1, 1] up to the difference of norms between windows.
+    """
+    middles = _middles(seconds).reshape(*seconds.shape[:2], -1).astype(np.float32)
+    products = _windows(firsts) @ middles.transpose(0, 2, 1)
+    best: Floats = products.max(axis=1) / np.float32(NORM**2)
+    return best
+
+
+def compare_zoomed_outlines(firsts: Array, seconds: Array) -> tuple[Floats, NDArray[np.int64]]:
+    """Compute how alike pairs of outlines (n, 2, GRID, GRID) are at the best small shift and zoom.
+
+    Returns that, (n,), and the index of the zoom in ZOOMS, (n,).
+    """
+    first_zooms, second_zooms = _zoom(firsts), _zoom(seconds)
+    # A window is a step along a line, and zeros around the middle leave out what it doesn't cover.
+    num_pairs, num_values = len(firsts), 2 * GRID * GRID
+    middles, padded = np.zeros_like(first_zooms), np.zeros((num_pairs, 4, num_values + 3 * GRID), np.float32)
+    _middles(middles)[:] = _middles(first_zooms)
+    middles = middles.reshape(num_pairs, 4, 1, 1, -1)
+    padded[:, :, GRID + 1 :][:, :, :num_values] = second_zooms.reshape(num_pairs, 4, -1)
+    windows = sliding_window_view(padded, num_values, 2)[:, :, :-1].reshape(num_pairs, 4, 3, GRID, -1)[:, :, :, :3]
+    others = _middles(second_zooms).reshape(num_pairs, 4, -1)
+    norms = (
+        np.sqrt(np.vecdot(middles, middles).astype(np.float64)[..., 0, 0]),
+        np.sqrt(np.vecdot(others, others).astype(np.float64)),
+    )
+    alike = np.empty((num_pairs, len(ZOOMS)))
+    for number, (of_first, of_second) in enumerate(ZOOMS):
+        i, j = 2 * of_first[0] + of_first[1], 2 * of_second[0] + of_second[1]
+        products = np.vecdot(windows[:, j], middles[:, i]).max(axis=(1, 2))
+        alike[:, number] = products / np.maximum(norms[0][:, i] * norms[1][:, j], 1)
+    return alike.max(axis=1), alike.argmax(axis=1)
+
+
+def _blur() -> Floats:
+    """Return the weights that blur a line of steps to GRID points, (steps, GRID)."""
+    offsets = np.arange(SIDE - 1 - 2 * MARGIN)[:, None] - 2 * np.arange(GRID)
+    return ((offsets >= 0) & (offsets < BLUR)).astype(np.float32)
+
+
+def _middles(outlines: Array) -> Array:
+    return outlines[..., 1:-1, 1:-1]
+
+
+def _windows(outlines: Array) -> Floats:
+    """Return all windows of outlines, (n, 9, 2 * WINDOW * WINDOW)."""
+    windows = sliding_window_view(outlines, (WINDOW, WINDOW), (2, 3))
+    return windows.transpose(0, 2, 3, 1, 4, 5).reshape(len(outlines), 9, -1).astype(np.float32)
+
+
+def _zoom(outlines: Array) -> Floats:
+    """Enlarge outlines (n, 2, GRID, GRID) along neither axis, across, down and both, (n, 4, 2, GRID, GRID)."""
+    weights = np.stack([ZOOM_UNITS * np.eye(GRID, dtype=np.float32), zoom_weights(GRID, ZOOM_UNITS)])
+    num_images = len(outlines)
+    across = outlines.astype(np.float32) @ weights.reshape(-1, GRID).T  # (n, 2, y, zoom and x)
+    both = across.reshape(num_images, 2, GRID, 2, GRID).transpose(0, 3, 1, 4, 2) @ weights.reshape(-1, GRID).T
+    # From (n, zoom across, 2, x, zoom down and y).
+    both = both.reshape(num_images, 2, 2, GRID, 2, GRID).transpose(0, 4, 1, 2, 5, 3)
+    return np.rint(both.reshape(num_images, 4, 2, GRID, GRID) / ZOOM_UNITS**2)
