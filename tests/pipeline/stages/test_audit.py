@@ -5,9 +5,11 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from pipeline.audit.details import load_details
 from pipeline.errors import PipelineError
+from pipeline.shards.writer import save_manifest
 from pipeline.stages.audit import audit_images
 from pipeline.stages.remedies import REPAIR_HINT
 from shardset.dataset import ShardDataset
@@ -243,19 +245,27 @@ def test_damaged_raw_file_leaves_the_old_audit(name, planted, tmp_path):
     assert hash_files(tmp_path) == before
 
 
+def test_content_other_than_that_of_the_manifest_is_found(planted, tmp_path):
+    raw_dir = shutil.copytree(planted.dir, tmp_path / "raw")
+    save_manifest(replace(planted.manifest, content_sha256="0" * 64), raw_dir)
+    with pytest.raises(CorruptDataError, match=r"raw/manifest\.json: content_sha256: expected 0{64}, but the shards"):
+        audit(raw_dir, tmp_path / "audit")
+    assert names_in(tmp_path) == {"raw"}
+
+
 def test_raw_set_replaced_during_the_run_leaves_the_old_audit(planted, tmp_path):
     audit(planted.dir, tmp_path / "audit")
     before = hash_files(tmp_path / "audit")
     raw_dir = shutil.copytree(planted.dir, tmp_path / "raw")
     write_raw_set(tmp_path / "other", make_images(60, seed=3), make_images(12, seed=4))
 
-    def replace(action, done, total):
+    def swap(action, done, total):
         if action == "Comparing" and done == total:
             raw_dir.rename(tmp_path / "old")
             (tmp_path / "other").rename(raw_dir)
 
     with pytest.raises(CorruptDataError, match="was replaced by another set while it was being read"):
-        audit_images(raw_dir, tmp_path / "audit", tmp_path / "audit.json", audit_params(), replace)
+        audit_images(raw_dir, tmp_path / "audit", tmp_path / "audit.json", audit_params(), swap)
     assert hash_files(tmp_path / "audit") == before
     assert names_in(tmp_path) == {"raw", "old", "audit", "audit.json"}
 
