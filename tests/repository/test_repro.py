@@ -13,7 +13,7 @@ from tests.helpers.workspace import REPOSITORY, Workspace, assert_succeeds, make
 
 pytestmark = pytest.mark.slow
 
-ALL = {"download", "stats", "normalize", "report"}
+ALL = {"download", "stats", "audit", "normalize", "report"}
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,7 @@ def test_archive_over_http_becomes_shards_stats_and_report(tiny_workspace, tiny,
     assert tracked == [
         "data/.gitignore",
         "data/audit.json",
+        "data/not_duplicates.csv",
         "data/report/.gitignore",
         "data/report/histograms.csv",
         "data/report/metrics.json",
@@ -65,6 +66,7 @@ def test_second_run_runs_no_stage(tiny_workspace):
     ("line", "new_line", "stages"),
     [
         ("dataset: tiny", "dataset: synthetic", ALL),
+        ("max_leaked: null", "max_leaked: 1000", {"audit"}),
         ("scheme: dataset", "scheme: imagenet", {"normalize", "report"}),
         ("dtype: float32", "dtype: uint8", {"normalize", "report"}),
         ("samples_per_shard: 10000", "samples_per_shard: 30", {"normalize", "report"}),
