@@ -15,38 +15,36 @@ from shardset.reader import Array, split_range
 NUM_CANDIDATES = 8
 MIN_SIMILARITY = 0.6  # of candidates, in [-1, 1]
 MAX_QUERIES = 1024
+ROWS_PER_PRODUCT = 128  # images compared with ROWS_PER_READ others at once: 1 MB of similarities, which stays in cache
 
+# A candidate is one integer, since these sort fast: its row, its rank by similarity, its index.
+RANK_BITS, INDEX_BITS = 25, 28
+
+Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
-
-# A candidate is one integer, so that sorting them is fast: its row, its rank by similarity, its index.
-ROW_BITS, RANK_BITS, INDEX_BITS = 10, 25, 28
 
 
 def find_candidates(
     index: SearchIndex, split: Split, start: int, stop: int, other_split: Split
 ) -> tuple[Indices, Indices]:
-    """Find the most similar images of `other_split` for images [start, stop) of a split, among earlier ones.
+    """Find the most similar images of `other_split`, among the earlier ones, for images [start, stop) of a split.
 
-    Returns the rows of the images, from 0, and the indices of their candidates, each (n,), ordered by both. Each image
-    has at most NUM_CANDIDATES. Ties go to the lower index.
+    There are at most MAX_QUERIES of these. Returns their rows, from 0, and the indices of their candidates, each (n,),
+    ordered by both. Each image has at most NUM_CANDIDATES. Ties go to the lower index.
     """
     queries = _split_parts(index, index.descriptors.read(split, start, stop))
-    last = stop - 1 if split == other_split else index.num_images[other_split]
+    num_others = stop - 1 if split == other_split else index.num_images[other_split]
     keys = np.empty(0, np.int64)
-    thresholds = np.full(stop - start, np.float32(MIN_SIMILARITY * EXACT_SUM))
-    products = np.empty((2, stop - start, ROWS_PER_READ), np.float32)
-    is_near = np.zeros((stop - start, ROWS_PER_READ), np.bool_)
-    for first, end in split_range(0, last, ROWS_PER_READ):
+    thresholds = np.full(stop - start, MIN_SIMILARITY * EXACT_SUM, np.float32)
+    similarities = np.empty((stop - start, ROWS_PER_READ), np.float32)
+    is_near = np.empty((stop - start, ROWS_PER_READ), np.bool_)
+    for first, end in split_range(0, num_others, ROWS_PER_READ):
         others = _split_parts(index, index.descriptors.read(other_split, first, end))
-        similarities, odd = products[:, :, : end - first]
-        np.matmul(queries[0], others[0].T, out=similarities)
-        np.matmul(queries[1], others[1].T, out=odd)
-        similarities += np.abs(odd, out=odd)
-        if split == other_split and end > start:  # only earlier images
-            similarities[np.arange(first, end) >= np.arange(start, stop)[:, None]] = 0
-        is_near[:, end - first :] = False
         # As indices only rise, an equal similarity is never better.
-        np.greater(similarities, thresholds[:, None], out=is_near[:, : end - first])
+        is_near[:, end - first :] = False
+        _compare(queries, others, thresholds, similarities[:, : end - first], is_near[:, : end - first])
+        if split == other_split and end > start:  # only earlier images
+            is_near[:, : end - first] &= np.arange(first, end) < np.arange(start, stop)[:, None]
         rows, columns = _find_true(is_near)
         if len(rows):
             ranks = EXACT_SUM - similarities[rows, columns].astype(np.int64)
@@ -57,9 +55,27 @@ def find_candidates(
     return rows[order], indices[order]
 
 
-def _split_parts(index: SearchIndex, descriptors: Array) -> tuple[Array, Array]:
+def _split_parts(index: SearchIndex, descriptors: Array) -> tuple[Floats, Floats]:
+    """Return the even and the odd parts of descriptors, (n, D) float32."""
     values, num_even = descriptors.astype(np.float32), count_even(index.image_shape[0])
-    return np.ascontiguousarray(values[:, :num_even]), np.ascontiguousarray(values[:, num_even:])
+    return values[:, :num_even], values[:, num_even:]
+
+
+def _compare(
+    queries: tuple[Floats, Floats],
+    others: tuple[Floats, Floats],
+    thresholds: Floats,
+    similarities: Floats,
+    is_near: NDArray[np.bool_],
+) -> None:
+    """Compute the similarities of queries and others, (n, m), and which are above the thresholds of the queries."""
+    odd = np.empty((ROWS_PER_PRODUCT, similarities.shape[1]), np.float32)
+    for first, last in split_range(0, len(similarities), ROWS_PER_PRODUCT):
+        rows, odd_rows = similarities[first:last], odd[: last - first]
+        np.matmul(queries[0][first:last], others[0].T, out=rows)
+        np.matmul(queries[1][first:last], others[1].T, out=odd_rows)
+        rows += np.abs(odd_rows, out=odd_rows)
+        np.greater(rows, thresholds[first:last, None], out=is_near[first:last])
 
 
 def _find_true(values: NDArray[np.bool_]) -> tuple[Indices, Indices]:
@@ -70,13 +86,12 @@ def _find_true(values: NDArray[np.bool_]) -> tuple[Indices, Indices]:
     return rows, columns
 
 
-def _keep_best(keys: Indices, thresholds: Array) -> Indices:
+def _keep_best(keys: Indices, thresholds: Floats) -> Indices:
     """Keep the best NUM_CANDIDATES keys of each row, and raise the thresholds of rows that have as many."""
     keys = np.sort(keys)
     rows = keys >> (RANK_BITS + INDEX_BITS)
     places = np.arange(len(keys)) - np.searchsorted(rows, rows)
-    kept = keys[places < NUM_CANDIDATES]
     last = keys[places == NUM_CANDIDATES - 1]
     ranks = (last >> INDEX_BITS) & ((1 << RANK_BITS) - 1)
     thresholds[last >> (RANK_BITS + INDEX_BITS)] = EXACT_SUM - ranks
-    return kept
+    return keys[places < NUM_CANDIDATES]

@@ -32,8 +32,8 @@ class SearchIndex:
         self.outlines = _Rows(scratch_dir, "outlines", np.dtype(np.int8), (2, GRID, GRID))
         self.images = _Rows(scratch_dir, "images", np.dtype(np.uint8), (num_channels, SIDE, SIDE))
         for rows in (self.descriptors, self.outlines, self.images):
-            for split in self.num_images:
-                rows.create(split)
+            for split, num_images in self.num_images.items():
+                rows.create(split, num_images)
 
     def add(self, split: Split, start: int, pixels: Array) -> None:
         """Add consecutive images, (n, C, H, W) uint8; `start` is the index of the first. Threads may share an index."""
@@ -50,8 +50,10 @@ class _Rows:
         self._dir, self._name, self._dtype, self._shape = scratch_dir, name, dtype, shape
         self._row_bytes = dtype.itemsize * prod(shape)
 
-    def create(self, split: Split) -> None:
-        self._path(split).touch()
+    def create(self, split: Split, num_rows: int) -> None:
+        """Create the file of a split, all rows 0."""
+        with named_os_errors(path := self._path(split)), path.open("xb") as file:
+            file.truncate(num_rows * self._row_bytes)
 
     def write(self, split: Split, start: int, rows: Array) -> None:
         """Write consecutive rows; `start` is the index of the first."""

@@ -1,188 +1,178 @@
-from fractions import Fraction
-from math import floor
+import os
+import subprocess
+import sys
+from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from pipeline.audit.near_duplicates import (
-    EXACT_SUM,
-    MAX_DISTANCE,
-    NUM_CANDIDATES,
-    SIDE,
-    compute_edges,
-    find_near_duplicates,
-    grid_descriptors,
-    reduce_images,
-)
-from tests.helpers.shard_sets import make_images, write_raw_set
+from pipeline.audit.candidates import NUM_CANDIDATES
+from pipeline.audit.near_duplicates import MAX_DISTANCE, ZOOM_PENALTY, find_near_duplicates
+from pipeline.audit.search_index import SearchIndex
+from tests.helpers.scenes import draw_scene, recompress, take_view
+from tests.helpers.search import search
+from tests.helpers.shard_sets import write_raw_set
 
-NUM_TRAIN = 300
+NUM_SCENES = 500
+NUM_PER_KIND = 20
+MIN_RECALL = {"recompressed": 0.9, "all at once": 0.8}  # 1 for the other kinds
 
 
-def shift(image):
-    moved = np.roll(image, (2, -1), (1, 2))
-    moved[:, :2], moved[:, :, -1:] = 128, 128
-    return moved
+def brighten(image):
+    return np.minimum(image.astype(int) * 5 // 4 + 20, 255).astype(np.uint8)
 
 
-def add_noise(image):
-    noise = np.random.default_rng(1).integers(-12, 13, image.shape)
-    return np.clip(image + noise, 0, 255).astype(np.uint8)
-
-
-CHANGES = {
-    "equal": lambda image: image,
-    "shifted": shift,
-    "mirrored": lambda image: image[..., ::-1],
-    "brighter": lambda image: np.minimum(image.astype(int) + 40, 255).astype(np.uint8),
-    "of less contrast": lambda image: 64 + image // 2,
-    "noisy": add_noise,
-    "mirrored, shifted, darker and noisy": lambda image: add_noise(shift(image[..., ::-1]) // 2),
+KINDS = {
+    "exact": take_view,
+    "shifted": lambda scene: take_view(scene, shift=(2, -1)),
+    "mirrored": lambda scene: take_view(scene)[..., ::-1],
+    "scaled by 0.87": lambda scene: take_view(scene, zoom=(0.87, 0.87)),
+    "scaled by 1.15": lambda scene: take_view(scene, zoom=(1.15, 1.15)),
+    "stretched": lambda scene: take_view(scene, zoom=(1.15, 1)),
+    "brightened": lambda scene: brighten(take_view(scene)),
+    "recoloured": lambda scene: (take_view(scene) * np.array([0.9, 0.6, 0.7])[:, None, None]).astype(np.uint8),
+    "recompressed": lambda scene: recompress(take_view(scene), quality=40),
+    "all at once": lambda scene: recompress(brighten(take_view(scene, (0.9, 1.1), (1, 1)))[..., ::-1], quality=60),
 }
 
 
-def change_images(train):
-    """Change every tenth image in one way of CHANGES each."""
-    return np.stack([change(train[10 * index]) for index, change in enumerate(CHANGES.values())])
+def images_of(pairs):
+    return [(pair.split, pair.index, pair.other_split, pair.other_index) for pair in pairs]
+
+
+def make_scenes(count, shape=(3, 32, 32), seed=0):
+    rng = np.random.default_rng(seed)
+    views = np.stack([take_view(draw_scene(rng), size=shape[1:]) for _ in range(count)])
+    return views[:, np.arange(shape[0]) % 3]
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
-    """A raw set whose test split has changed train images, then ten unrelated ones."""
-    train = make_images(NUM_TRAIN)
-    test = np.concatenate([change_images(train), make_images(10, seed=1)])
-    return write_raw_set(tmp_path_factory.mktemp("planted") / "raw", train, test)
+    """A raw set of scenes, whose test split has NUM_PER_KIND changed views of train scenes for each of KINDS."""
+    rng = np.random.default_rng(0)
+    scenes = [draw_scene(rng) for _ in range(NUM_SCENES)]
+    train = np.stack([take_view(scene) for scene in scenes])
+    changed = [change(scenes[number]) for change in KINDS.values() for number in range(NUM_PER_KIND)]
+    return write_raw_set(tmp_path_factory.mktemp("planted") / "raw", train, np.stack(changed))
 
 
-def test_every_planted_duplicate_is_found_and_no_other(planted):
-    pairs = find_near_duplicates(planted)
-    assert [(pair.split, pair.index, pair.train) for pair in pairs] == [
-        ("test", index, 10 * index) for index in range(len(CHANGES))
+@pytest.fixture(scope="module")
+def found(planted, tmp_path_factory):
+    return search(planted, tmp_path_factory.mktemp("found") / "scratch")
+
+
+def test_planted_duplicates_are_found_and_no_others(found):
+    leaks = [pair for pair in found if pair.other_split != pair.split]
+    planted_pairs = {("test", number, "train", number % NUM_PER_KIND) for number in range(len(KINDS) * NUM_PER_KIND)}
+    assert {*images_of(leaks)} <= planted_pairs
+    num_found = Counter([*KINDS][pair.index // NUM_PER_KIND] for pair in leaks)
+    recall = {kind: num_found[kind] / NUM_PER_KIND for kind in KINDS}
+    print(recall)
+    assert [kind for kind in KINDS if recall[kind] < MIN_RECALL.get(kind, 1)] == []
+
+
+def test_copies_within_a_split_are_pairs_with_earlier_images(found):
+    twins = images_of(pair for pair in found if pair.other_split == pair.split)
+    assert all(split == "test" and index > other for split, index, _, other in twins)
+    exact, mirrored = 3, 2 * NUM_PER_KIND + 3
+    assert ("test", mirrored, "test", exact) in twins
+    assert {index % NUM_PER_KIND - other % NUM_PER_KIND for _, index, _, other in twins} == {0}
+
+
+def test_distance_and_mirroring_tell_how_a_copy_was_changed(found):
+    leaks = {pair.index: pair for pair in found if pair.other_split != pair.split}
+    for index, pair in leaks.items():
+        kind = [*KINDS][index // NUM_PER_KIND]
+        assert pair.mirrored == (kind in {"mirrored", "all at once"})
+        assert 0 <= pair.distance <= MAX_DISTANCE
+        if kind in {"exact", "mirrored"}:
+            assert pair.distance == 0
+        if "scaled" in kind:
+            assert pair.distance > ZOOM_PENALTY
+
+
+def test_pairs_are_ordered_by_split_and_index(found):
+    order = ["train", "test"]
+    keys = [(order.index(pair.split), pair.index, order.index(pair.other_split), pair.other_index) for pair in found]
+    assert keys == sorted(set(keys))
+
+
+def test_each_split_is_compared_with_itself_and_earlier_ones(tmp_path):
+    images = make_scenes(12)
+    sets = {"train": [0, 1, 2, 0], "val": [4, 1, 4], "test": [6, 4, 2]}
+    raw = write_raw_set(tmp_path / "raw", **{split: images[numbers] for split, numbers in sets.items()})
+    pairs = search(raw, tmp_path / "scratch")
+    assert images_of(pairs) == [
+        ("train", 3, "train", 0),
+        ("val", 1, "train", 1),
+        ("val", 2, "val", 0),
+        ("test", 1, "val", 0),
+        ("test", 1, "val", 2),
+        ("test", 2, "train", 2),
     ]
-    assert [pair.mirrored for pair in pairs] == ["mirrored" in name for name in CHANGES]
-    assert [pair.distance == 0 for pair in pairs] == [name in ("equal", "shifted", "mirrored") for name in CHANGES]
-    assert all(0 <= pair.distance <= MAX_DISTANCE for pair in pairs)
+    assert {pair.distance for pair in pairs} == {0}
 
 
-def test_val_and_test_are_searched_in_order(tmp_path):
-    train = make_images(NUM_TRAIN)
-    changed = change_images(train)
-    test = np.concatenate([make_images(3, seed=1), changed[:3]])
-    raw = write_raw_set(tmp_path / "raw", train, val=changed, test=test)
-    assert [(pair.split, pair.index, pair.train) for pair in find_near_duplicates(raw)] == [
-        *(("val", index, 10 * index) for index in range(len(CHANGES))),
-        *(("test", 3 + index, 10 * index) for index in range(3)),
-    ]
-
-
-def test_train_alone_has_no_near_duplicates(tmp_path):
-    images = make_images(20)[[*range(20), 3, 3]]
-    assert find_near_duplicates(write_raw_set(tmp_path / "raw", images)) == []
-
-
-def test_unrelated_images_are_far_beyond_the_threshold(planted, monkeypatch):
-    monkeypatch.setattr("pipeline.audit.near_duplicates.MIN_SIMILARITY", -1)
-    pairs = find_near_duplicates(planted, max_distance=2)
-    assert min(pair.distance for pair in pairs if pair.train != 10 * pair.index) > MAX_DISTANCE + 0.1
-
-
-@pytest.mark.parametrize("block", [1, 5, 8192])
-def test_copies_in_train_are_listed_up_to_the_limit(block, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.audit.near_duplicates.TRAIN_PER_BLOCK", block)
-    images = make_images(30)
+def test_copies_are_listed_up_to_the_limit(tmp_path):
+    images = make_scenes(20)
     train = images[[*range(20), *[5] * NUM_CANDIDATES]]
-    pairs = find_near_duplicates(write_raw_set(tmp_path / "raw", train, images[[25, 5]]))
-    copies = [5, *range(20, 20 + NUM_CANDIDATES - 1)]  # ties go to the lower index
-    assert [(pair.index, pair.train, pair.distance) for pair in pairs] == [(1, copy, 0) for copy in copies]
-
-
-def test_equal_frames_make_no_duplicates(tmp_path):
-    images = make_images(40)
-    images[..., :3, :] = images[..., -3:, :] = images[..., :3] = images[..., -3:] = 255
-    assert find_near_duplicates(write_raw_set(tmp_path / "raw", images[:30], images[30:])) == []
-
-
-@pytest.mark.parametrize("threads", ["1", "3"])
-def test_pairs_do_not_depend_on_threads_or_task_size(threads, planted, monkeypatch):
-    expected = find_near_duplicates(planted)
-    monkeypatch.setenv("PIPELINE_THREADS", threads)
-    monkeypatch.setattr("pipeline.audit.near_duplicates.IMAGES_PER_TASK", 5)
-    monkeypatch.setattr("pipeline.audit.near_duplicates.TRAIN_PER_BLOCK", 7)
-    assert find_near_duplicates(planted) == expected
-
-
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (2, 17, 40), (3, 64, 48), (1, 8, 8)])
-def test_images_of_any_shape_are_searched(shape, tmp_path):
-    train = make_images(60, shape)
-    raw = write_raw_set(tmp_path / "raw", train, np.concatenate([train[5:7], make_images(3, shape, seed=1)]))
-    assert [(pair.index, pair.train) for pair in find_near_duplicates(raw) if not pair.distance] == [(0, 5), (1, 6)]
-
-
-@pytest.mark.parametrize(
-    ("side", "enlarged"), [(33, 1), (64, 1), (100, 1), pytest.param(2400, 4, marks=pytest.mark.slow)]
-)
-def test_copies_of_larger_images_are_found(side, enlarged, tmp_path):
-    size = side // enlarged
-    train = make_images(8, (3, size, size)).repeat(enlarged, axis=2).repeat(enlarged, axis=3)
-    test = np.stack([train[2], add_noise(train[5]), train[6][..., ::-1], train[3] // 2 + 60])
-    pairs = find_near_duplicates(write_raw_set(tmp_path / "raw", train, test))
-    assert [(pair.index, pair.train, pair.mirrored) for pair in pairs] == [
-        (0, 2, False),
-        (1, 5, False),
-        (2, 6, True),
-        (3, 3, False),
+    pairs = search(write_raw_set(tmp_path / "raw", train, images[[5]]), tmp_path / "scratch")
+    copies = [5, *range(20, 20 + NUM_CANDIDATES)]
+    assert [pair.other_index for pair in pairs if pair.split == "test"] == copies[:-1]  # ties go to the lower index
+    assert [(pair.index, pair.other_index) for pair in pairs if pair.split == "train"] == [
+        (later, earlier) for later in copies for earlier in copies if earlier < later
     ]
-    assert [pair.distance for pair in pairs][::2] == [0, 0]
 
 
-def box_mean(image, top, left):
-    """The mean of one box of SIDE x SIDE equal ones, as a fraction, of an image (H, W)."""
-    height, width = image.shape
-    enlarged = image.repeat(SIDE, axis=0).repeat(SIDE, axis=1)
-    box = enlarged[top * height : (top + 1) * height, left * width : (left + 1) * width]
-    return Fraction(int(box.sum()), box.size)
+SCRIPT = """
+import sys
+from pathlib import Path
+from shardset.shards import open_shards
+from tests.helpers.search import search
+print([tuple(vars(pair).values()) for pair in search(open_shards(sys.argv[1]), Path(sys.argv[2]))])
+"""
 
 
-@settings(max_examples=25)
-@given(st.integers(0, 2**32), *[st.integers(SIDE, 3 * SIDE + 1)] * 2, *[st.integers(0, SIDE - 1)] * 2)
-def test_reduced_pixels_are_rounded_means_of_boxes(seed, height, width, top, left):
-    pixels = np.random.default_rng(seed).integers(0, 256, (2, 2, height, width), np.uint8)
-    reduced = reduce_images(pixels)
-    assert (reduced.shape, reduced.dtype) == ((2, 2, SIDE, SIDE), np.uint8)
-    assert reduced[1, 1, top, left] == floor(box_mean(pixels[1, 1], top, left) + Fraction(1, 2))
-    assert np.array_equal(reduce_images(pixels[..., ::-1]), reduced[..., ::-1])
+@pytest.mark.parametrize(("threads", "blas_threads"), [("1", "4"), ("2", "1"), ("7", "4")])
+def test_pairs_do_not_depend_on_threads(threads, blas_threads, planted, found, tmp_path):
+    variables = {"PIPELINE_THREADS": threads, "OPENBLAS_NUM_THREADS": blas_threads, "OMP_NUM_THREADS": blas_threads}
+    command = [sys.executable, "-c", SCRIPT, planted.dir, tmp_path / "scratch"]
+    result = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, check=True)
+    assert result.stdout == f"{[tuple(vars(pair).values()) for pair in found]}\n"
 
 
-@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (3, 8, 31)])
-def test_small_images_are_compared_as_they_are(shape):
-    images = make_images(3, shape)
-    assert reduce_images(images) is images
-
-
-@pytest.mark.parametrize(("shape", "reduced"), [((1, 20, 100), (1, 20, 32)), ((3, 4000, 9), (3, 32, 9))])
-def test_each_side_is_reduced_on_its_own(shape, reduced):
-    assert reduce_images(np.full((1, *shape), 200, np.uint8)).tolist() == np.full((1, *reduced), 200).tolist()
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 28, 28), (3, 45, 60), (2, 17, 40), (4, 32, 32), (3, 224, 224)])
+def test_copies_are_found_at_any_size(shape, tmp_path):
+    train = make_scenes(60, shape)
+    test = np.stack([train[5], train[6][..., ::-1], make_scenes(1, shape, seed=1)[0]])
+    pairs = search(write_raw_set(tmp_path / "raw", train, test), tmp_path / "scratch")
+    exact = [
+        (pair.index, pair.other_index, pair.mirrored) for pair in pairs if pair.split == "test" and not pair.distance
+    ]
+    assert exact == [(0, 5, False), (1, 6, True)]
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 4), (1, 1, 1), (1, 7, 100)])
 def test_images_that_are_too_small_are_not_searched(shape, tmp_path):
-    images = np.zeros((4, *shape), np.uint8)
-    assert find_near_duplicates(write_raw_set(tmp_path / "raw", images, images)) == []
+    images = np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8)
+    assert search(write_raw_set(tmp_path / "raw", images, images), tmp_path / "scratch") == []
 
 
 def test_flat_images_are_not_near_duplicates(tmp_path):
-    images = np.full((5, 3, 32, 32), 77, np.uint8)
-    assert find_near_duplicates(write_raw_set(tmp_path / "raw", images[:3], images[3:])) == []
+    images = np.array([0, 50, 77, 200, 255], np.uint8)[:, None, None, None] * np.ones((3, 32, 32), np.uint8)
+    assert search(write_raw_set(tmp_path / "raw", images, images), tmp_path / "scratch") == []
 
 
-@settings(max_examples=25)
-@given(st.integers(0, 2**32), st.integers(1, 4), st.integers(8, 70), st.integers(8, 70), st.booleans())
-def test_no_sum_exceeds_what_float32_holds_exactly(seed, channels, height, width, extreme):
-    pixels = np.random.default_rng(seed).integers(0, 256, (3, channels, height, width), np.uint8)
-    if extreme:
-        pixels = (pixels >> 7) * np.uint8(255)
-    for values in (grid_descriptors(pixels), compute_edges(pixels).reshape(3, -1)):
-        assert np.array_equal(values, np.rint(values))
-        assert (values.astype(np.float64) ** 2).sum(axis=1).max() <= EXACT_SUM
+def test_equal_frames_make_no_duplicates(tmp_path):
+    images = make_scenes(40)
+    images[..., :3, :] = images[..., -3:, :] = images[..., :3] = images[..., -3:] = 255
+    assert search(write_raw_set(tmp_path / "raw", images[:30], images[30:]), tmp_path / "scratch") == []
+
+
+def test_progress_reaches_the_number_of_images(planted, tmp_path):
+    (tmp_path / "scratch").mkdir()
+    index = SearchIndex(planted, tmp_path / "scratch")
+    calls = []
+    find_near_duplicates(index, lambda *call: calls.append(call))
+    num_images = NUM_SCENES + len(KINDS) * NUM_PER_KIND
+    assert calls[-1] == ("Comparing", num_images, num_images)
