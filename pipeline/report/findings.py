@@ -105,7 +105,7 @@ def _leaks(details: Details, pairs: Sequence[ListedPair]) -> Iterator[Finding]:
         yield Finding(
             "look",
             f"{_part(of.leaked, of.samples, split)} {agreeing(of.leaked, 'has', 'have')} a near-duplicate in train.",
-            "A model can score on them by memory. Look at the pairs, then evaluate on the images of "
+            "A model can answer them from memory. Some may only look alike: judge the farthest pairs, then evaluate on "
             f"data/audit/{split}_without_leaks.csv too.",
             "pairs",
             _closest(of for of in pairs if of.is_leak and of.pair.split == split),

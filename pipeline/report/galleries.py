@@ -16,7 +16,6 @@ from shardset.shards import ShardSet
 PICTURE_BYTES = 4_000_000  # of the page's 5 MB
 SIDES = (96, 80, 64, 48)  # pixels of a thumbnail, the largest that leaves room for FEW_PAIRS
 MOST_PAIRS, FEW_PAIRS = 240, 60
-CONFLICTS = 24  # pairs whose labels differ
 ENDS = 6  # closest pairs, and farthest, that are shown at once
 SAMPLES, SAMPLES_PER_CLASS = 80, 8
 CLUSTERS, CLUSTER_IMAGES = 8, 8
@@ -109,16 +108,15 @@ def choose_samples(raw: ShardSet) -> dict[str, list[Image]]:
 
 
 def choose_pairs(pairs: Sequence[ListedPair], most: int) -> list[PairGallery]:
-    """Choose at most `most` pairs: those whose labels differ, then of each kind half the closest, half the farthest."""
-    by_kind: dict[tuple[str, str], list[ListedPair]] = defaultdict(list)
+    """Choose at most `most` pairs, the closest and the farthest of each kind. Those whose labels differ are a kind."""
+    by_kind: dict[tuple[str, str], list[ListedPair]] = {_gallery_of(of): [] for of in pairs}
     for of in sorted(pairs, key=lambda of: of.pair.distance):
         by_kind[_gallery_of(of)].append(of)
     galleries = []
-    order = sorted(by_kind, key=lambda kind: (KINDS.index(kind[0]), kind[1]))
+    order = sorted(by_kind, key=lambda kind: KINDS.index(kind[0]))
     # The smallest comes first, so that the room that it leaves goes to the others.
-    for number, kind in enumerate(sorted(order, key=lambda kind: (kind[0] != "conflict", len(by_kind[kind])))):
-        share = CONFLICTS if kind[0] == "conflict" else ceil(most / (len(order) - number))
-        chosen = _ends(by_kind[kind], min(most, share))
+    for number, kind in enumerate(sorted(order, key=lambda kind: len(by_kind[kind]))):
+        chosen = _ends(by_kind[kind], ceil(most / (len(order) - number)))
         most -= len(chosen)
         galleries.append(PairGallery(*kind, total=len(by_kind[kind]), pairs=chosen))
     return sorted(galleries, key=lambda gallery: order.index((gallery.name, gallery.title)))
@@ -134,10 +132,10 @@ def choose_clusters(pairs: Sequence[ListedPair]) -> list[Cluster]:
 
 
 def choose_oddities(details: Details) -> list[OddityGallery]:
-    """Choose the first images of each kind of oddity, of all splits."""
+    """Choose the first images of each kind of oddity, of all splits; rankings come last."""
     most = ODD_IMAGES // len(details.splits)
     by_name: dict[str, list[Oddity]] = defaultdict(list)
-    for oddity in details.oddities:
+    for oddity in sorted(details.oddities, key=lambda of: of.count is None):
         by_name[oddity.name].append(oddity)
     return [
         OddityGallery(
@@ -159,8 +157,8 @@ def kind_of(split: Split, other_split: Split) -> tuple[str, str]:
     if split == other_split:
         return "twin", f"Twins within {split}"
     if other_split == "train":
-        return "leak", f"Leaks from train to {split}"
-    return "other", f"Images of {split} that are in {other_split}"
+        return "leak", f"Leaks of train into {split}"
+    return "other", f"Shared by {other_split} and {split}"
 
 
 def _gallery_of(of: ListedPair) -> tuple[str, str]:

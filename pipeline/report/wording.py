@@ -16,7 +16,7 @@ def agreeing(number: int, singular: str, plural: str) -> str:
 def share(number: int, total: int) -> str:
     """Write a part of a total in percent, with two digits or more."""
     percent = 100 * number / total
-    return f"{percent:.0f}%" if percent >= TWO_DIGITS else f"{percent:.2g}%"
+    return f"{percent:.0f}%" if percent >= TWO_DIGITS else f"{percent:.1f}%" if percent >= 1 else f"{percent:.2g}%"
 
 
 def megabytes(num_bytes: int) -> str:

@@ -1,0 +1,180 @@
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from pipeline.report.findings import EXAMPLES, NAMED, find_findings, raw_bytes
+from pipeline.report.proof import ValueFigures
+from pipeline.stages.normalize import normalize_shards
+from pipeline.stages.stats import write_stats
+from shardset.shards import open_shards
+from tests.helpers.audits import audit_with, make_pair
+from tests.helpers.shard_sets import make_images, make_params, write_raw_set
+
+SAMPLES = {"train": 40, "val": 8, "test": 20}
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """A raw set of three splits whose classes alternate. Train image 4 equals train 2, and test 1 equals train 7."""
+    images = {split: make_images(count, seed=count) for split, count in SAMPLES.items()}
+    images["train"][4], images["test"][1] = images["train"][2], images["train"][7]
+    return write_raw_set(tmp_path_factory.mktemp("findings") / "raw", **images)
+
+
+@pytest.fixture(scope="module")
+def manifest(raw, tmp_path_factory):
+    path = tmp_path_factory.mktemp("shards")
+    write_stats(raw.dir, path / "stats.json")
+    normalize_shards(raw.dir, path / "stats.json", path / "shards", make_params())
+    return open_shards(path / "shards").manifest
+
+
+def normalized_as(**by_split):
+    """Figures of two channels of each split, from their means and stds."""
+    return {
+        split: {str(mean): ValueFigures(-2, 2, mean, std) for mean, std in channels}
+        for split, channels in by_split.items()
+    }
+
+
+UNIT = normalized_as(train=[(1e-9, 1.0), (-1e-9, 1.0)], test=[(0.0114, 0.9985), (0.0148, 1.0002)])
+
+
+def found(manifest, audited, normalized=UNIT):
+    details, pairs = audited
+    return find_findings(manifest, details, pairs, normalized)
+
+
+def finding_with(text, findings):
+    (finding,) = [finding for finding in findings if text in finding.text]
+    return finding
+
+
+def test_findings_begin_with_what_was_proven(raw, manifest):
+    first, second, *_ = found(manifest, audit_with(raw))
+    assert (first.mark, first.section) == ("good", "values")
+    assert f"all {68 * 3072:,} values equal (v / 255 - mean) / std of their pixel, bit for bit" in first.advice
+    assert raw_bytes(manifest) == sum(SAMPLES.values()) * (3072 + 8)
+    assert second.text == "Normalized train values have mean 0 and std 1 in each channel."
+    assert second.advice == "In test the mean is 0.011 to 0.015 and the std 0.999 to 1.000."
+
+
+def test_stored_pixels_are_compared_with_pixels(raw, manifest):
+    first, *_ = found(replace(manifest, dtype="uint8"), audit_with(raw))
+    assert "values equal their pixel, bit for bit" in first.advice
+
+
+def test_other_schemes_do_not_claim_mean_0_and_std_1(raw, manifest):
+    other = replace(manifest, normalization=replace(manifest.normalization, scheme="imagenet"))
+    figures = normalized_as(train=[(-0.25, 1.0), (0.5, 1.25)])
+    _, second, *_ = found(other, audit_with(raw), figures)
+    assert second.mark == "note"
+    assert second.text == "Normalized train values have mean -0.250 to 0.500 and std 1.000 to 1.250."
+    assert second.advice == "Scheme imagenet doesn't give mean 0 and std 1."
+
+
+def test_leaks_are_counted_and_shown(raw, manifest):
+    near = [make_pair(("test", index), ("train", index), 0.3 - index / 100) for index in (3, 5, 9, 11)]
+    findings = found(manifest, audit_with(raw, near))
+    finding = finding_with("test images (25%) have a near-duplicate in train", findings)
+    assert finding.text.startswith("5 of 20 ")  # one is an exact duplicate
+    assert (finding.mark, finding.section) == ("look", "pairs")
+    assert "data/audit/test_without_leaks.csv" in finding.advice
+    assert finding.examples == tuple((("test", index), ("train", other)) for index, other in ((1, 7), (11, 11), (9, 9)))
+    assert finding_with("No val image has a near-duplicate in train.", findings).mark == "good"
+
+
+def test_one_leak_is_in_the_singular(raw, manifest):
+    finding_with("1 of 20 test images (5.0%) has a near-duplicate in train.", found(manifest, audit_with(raw)))
+
+
+def test_examples_are_of_different_clusters(raw, manifest):
+    near = [make_pair(("test", 3), ("train", other), other / 1000) for other in range(10, 20)]
+    finding = finding_with("have a near-duplicate in train", found(manifest, audit_with(raw, near)))
+    assert finding.examples == ((("test", 1), ("train", 7)), (("test", 3), ("train", 10)))
+
+
+def test_twins_are_counted_by_split(raw, manifest):
+    near = [make_pair(("train", 11), ("train", 10)), make_pair(("test", 8), ("test", 6))]
+    findings = found(manifest, audit_with(raw, near))
+    train = finding_with("2 of 40 train images (5.0%) repeat an earlier train image.", findings)
+    test = finding_with("1 of 20 test images (5.0%) repeats an earlier test image.", findings)
+    assert (train.mark, test.mark) == ("look", "note")
+    assert "data/audit/train_without_twins.csv" in train.advice
+    assert not any("No split has" in finding.text for finding in findings)
+
+
+def test_label_conflicts_are_named(raw, manifest):
+    near = [make_pair(("test", index), ("train", index + 21), 0.1) for index in range(NAMED + 2)]
+    finding = finding_with("5 pairs of near-duplicates have different labels.", found(manifest, audit_with(raw, near)))
+    assert (finding.mark, finding.section) == ("look", "conflict")
+    assert "class_0 (test 0) and class_1 (train 21), class_1 (test 1) and class_0 (train 22)" in finding.advice
+    assert finding.advice.endswith(", and others.")
+    assert len(finding.examples) == EXAMPLES
+    one = finding_with("different labels", found(manifest, audit_with(raw, near[:1])))
+    assert one.text == "1 pair of near-duplicates has different labels."
+    assert one.advice.endswith("(train 21).")
+
+
+def test_equal_labels_are_good_news(raw, manifest):
+    assert finding_with("equal labels", found(manifest, audit_with(raw))).mark == "good"
+
+
+def test_exact_duplicates_are_counted(raw, manifest):
+    finding = finding_with("more than once", found(manifest, audit_with(raw)))
+    assert finding.mark == "look"
+    assert finding.advice == "1 train image equals an earlier image; 1 test image equals a train image."
+
+
+def test_set_without_duplicates_is_called_clean(manifest, tmp_path):
+    raw = write_raw_set(tmp_path / "raw", make_images(8), make_images(4, seed=1))
+    findings = found(manifest, audit_with(raw))
+    for text in (
+        "No test image has a near-duplicate in train.",
+        "No split has near-duplicates within itself.",
+        "No image occurs twice, bit for bit.",
+        "Classes are balanced.",
+    ):
+        assert finding_with(text, findings).mark == "good"
+    assert not any("labels" in finding.text for finding in findings)
+
+
+def test_tiny_images_are_not_called_free_of_near_duplicates(manifest, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (20, 1, 5, 9), np.uint8)
+    raw = write_raw_set(tmp_path / "raw", images[:10], images[9:])
+    findings = found(manifest, audit_with(raw))
+    assert finding_with("Only exact duplicates were searched.", findings).mark == "note"
+    finding_with("1 of 11 test images (9.1%) has a near-duplicate in train.", findings)
+    assert not any(finding.text.startswith("No ") for finding in findings)
+
+
+def test_train_alone_has_no_leaks(manifest, tmp_path):
+    findings = found(manifest, audit_with(write_raw_set(tmp_path / "raw", make_images(8))))
+    assert not any("in train" in finding.text for finding in findings)
+
+
+def test_unbalanced_and_empty_classes_are_named(manifest, tmp_path):
+    raw = write_raw_set(tmp_path / "raw", make_images(8), make_images(3, seed=1), num_classes=5)
+    findings = found(manifest, audit_with(raw))
+    assert finding_with("Classes are unbalanced.", findings).mark == "look"
+    assert finding_with("2 classes have no test image.", findings).advice == "class_3, class_4."
+    assert not any("no train image" in finding.text for finding in findings)
+
+
+def test_odd_images_are_counted_and_shown(manifest, tmp_path):
+    images = make_images(20)
+    images[[3, 5]] = images[[3, 5], :1]
+    finding = finding_with("stand out: grey", found(manifest, audit_with(write_raw_set(tmp_path / "raw", images))))
+    assert (finding.mark, finding.section) == ("note", "oddities")
+    assert "train: 2 grey" in finding.advice
+    assert finding.examples[0] in {(("train", 3),), (("train", 5),)}
+
+
+@pytest.mark.parametrize(
+    ("skipped", "text"),
+    [(1, "1 image file could not be read and was"), (1200, "1,200 image files could not be read and were")],
+)
+def test_skipped_files_are_reported(skipped, text, raw, manifest):
+    finding = finding_with("skipped", found(replace(manifest, skipped=skipped), audit_with(raw)))
+    assert finding.text == f"{text} skipped."
+    assert finding.mark == "look"
