@@ -79,10 +79,11 @@ def _compare(
 
 
 def _find_true(values: NDArray[np.bool_]) -> tuple[Indices, Indices]:
-    """Find the rows and columns of the few true values. Looking at eight at once is ten times as fast as np.nonzero."""
-    eights = np.flatnonzero(values.view(np.uint64))
-    of_eights, within = np.nonzero(values.reshape(-1, 8)[eights])
-    rows, columns = np.divmod(eights[of_eights] * 8 + within, values.shape[1])
+    """Find the rows and columns of the few true values. Looking at 64 at once is ten times as fast as np.nonzero."""
+    packed = np.packbits(values)
+    words = np.flatnonzero(packed.view(np.uint64))
+    of_words, within = np.nonzero(np.unpackbits(packed.reshape(-1, 8)[words], axis=1).view(np.bool_))
+    rows, columns = np.divmod(words[of_words] * 64 + within, values.shape[1])
     return rows, columns
 
 

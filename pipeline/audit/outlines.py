@@ -1,5 +1,6 @@
 """Outlines: the edges of an image, blurred to a coarse grid, which tell quickly whether a closer look is worth it."""
 
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -12,7 +13,8 @@ from shardset.reader import Array
 
 GRID = 13  # points a side, two pixels apart
 MARGIN = 2  # pixels left out, since many unrelated images have the same frame
-BLUR = 3  # pixels a side
+NUM_STEPS = SIDE - 1 - 2 * MARGIN  # along each axis
+BLUR = 3  # steps a side whose sum is a point
 WINDOW = GRID - 2  # points of one image that are compared with those of another one, shifted by up to one point
 NORM = 400  # of the values in the middle window. Their products add up to less than 2^24, so float32 holds them exactly
 ZOOM_UNITS = 16  # weights of points are multiples of 1 / ZOOM_UNITS
@@ -32,9 +34,10 @@ def compute_outlines(images: Array) -> NDArray[np.int8]:
     grey = grey_line(images)
     rows, columns = grey[1:] + grey[:-1], grey[SIDE:] + grey[:-SIDE]
     steps = cut_steps(rows[SIDE:] - rows[:-SIDE], columns[1:] - columns[:-1], MARGIN, SIDE - MARGIN - 1)
-    limits = np.abs(steps).mean(axis=1, keepdims=True).astype(steps.dtype) + 1
-    clipped = np.clip(steps, -limits, limits).reshape(len(images), 2, SIDE - 1 - 2 * MARGIN, -1)
-    blurred = _blur().T @ clipped.astype(np.float32) @ _blur()
+    limits = (np.abs(steps).sum(axis=1, keepdims=True, dtype=np.int64) // steps.shape[1] + 1).astype(steps.dtype)
+    rows = np.clip(steps, -limits, limits).reshape(len(images), 2, NUM_STEPS, NUM_STEPS)
+    blurred_rows = rows[:, :, :-2:2] + rows[:, :, 1:-1:2] + rows[:, :, 2::2]
+    blurred = (blurred_rows.reshape(-1, NUM_STEPS).astype(np.float32) @ _blur()).reshape(-1, 2, GRID, GRID)
     middles = _middles(blurred).reshape(len(images), -1)
     norms = np.sqrt(np.vecdot(middles, middles))[:, None, None, None]
     outlines: NDArray[np.int8] = np.clip(np.rint(blurred * (NORM / np.maximum(norms, 1))), -127, 127).astype(np.int8)
@@ -84,9 +87,10 @@ def compare_zoomed_outlines(firsts: Array, seconds: Array) -> tuple[Floats, NDAr
     return alike.max(axis=1), alike.argmax(axis=1)
 
 
+@cache
 def _blur() -> Floats:
     """Return the weights that blur a line of steps to GRID points, (steps, GRID)."""
-    offsets = np.arange(SIDE - 1 - 2 * MARGIN)[:, None] - 2 * np.arange(GRID)
+    offsets = np.arange(NUM_STEPS)[:, None] - 2 * np.arange(GRID)
     return ((offsets >= 0) & (offsets < BLUR)).astype(np.float32)
 
 
