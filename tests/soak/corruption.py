@@ -24,7 +24,7 @@ from shardset.dataset import ShardDataset
 from shardset.errors import CorruptDataError, ShardSetError
 from shardset.manifest import SPLITS, Dtype, Split
 from shardset.shards import open_shards, verify_shards
-from tests.helpers.shard_sets import write_raw_set
+from tests.helpers.shard_sets import audit, write_raw_set
 from tests.soak import Experiment, WrongBytesError
 
 PARAMS = NormalizeParams(scheme="dataset", mean=None, std=None, dtype="float32", samples_per_shard=23)
@@ -33,15 +33,21 @@ MANIFEST_BITS = 32_736
 
 @cache
 def reference_sets() -> Path:
-    """A folder with small sets, to be read only: raw, stats.json, and shards of each dtype."""
+    """A folder with small sets, to be read only: raw, stats.json, audit, and shards of each dtype."""
     path = Path(tempfile.mkdtemp(prefix="soak-corruption-"))
     atexit.register(shutil.rmtree, path)
     images, _, _ = synthetic.generate({"train": 60, "val": 20, "test": 40})
     write_raw_set(path / "raw", images["train"], images["test"], num_classes=10, val=images["val"])
     write_stats(path / "raw", path / "stats.json")
+    audit(path / "raw", path / "audit")
     for dtype in ("float32", "float16", "uint8"):
         normalize_shards(path / "raw", path / "stats.json", path / dtype, replace(PARAMS, dtype=dtype))
     return path
+
+
+def report_on_shards(raw_dir: Path, shards_dir: Path, path: Path) -> None:
+    """Write a report on sets of the same data as the reference sets into a folder in `path`."""
+    write_report(raw_dir, reference_sets() / "audit", shards_dir, path / "report", decimals=4)
 
 
 def assert_detected(action: Callable[[], object], *names: str) -> None:
@@ -147,13 +153,12 @@ def assert_set_is_rejected(path: Path, split: str, name: str) -> None:
     shards_dir = path / "shards"
     assert_detected(partial(verify_shards, shards_dir), name)
     assert_detected(partial(ShardDataset, shards_dir, cast("Split", split), verify="hash"), name)
-    report = partial(write_report, reference_sets() / "raw", shards_dir, path / "report", decimals=4)
-    assert_detected(report, name)
+    assert_detected(partial(report_on_shards, reference_sets() / "raw", shards_dir, path), name)
     assert not (path / "report").exists(), "a report was written nevertheless"
 
 
 def damage_raw(random: Random, path: Path) -> None:
-    """Damage data/raw. normalize and report must fail and write nothing, and so must stats for images of train.
+    """Damage data/raw. All stages after stats must fail and write nothing, and so must stats for images of train.
 
     stats reads nothing else, so other damage must leave its result unchanged.
     """
@@ -168,8 +173,8 @@ def damage_raw(random: Random, path: Path) -> None:
         named = str(shutil.copyfile(chosen, chosen.with_name("images-00000-of-00009.npy")))
     params = replace(PARAMS, samples_per_shard=random.randrange(1, 80))
     assert_detected(partial(normalize_shards, raw_dir, sets / "stats.json", path / "shards", params), named)
-    report = partial(write_report, raw_dir, sets / "float32", path / "report", decimals=4)
-    assert_detected(report, named)
+    assert_detected(partial(audit, raw_dir, path / "audit"), named)
+    assert_detected(partial(report_on_shards, raw_dir, sets / "float32", path), named)
     write = partial(write_stats, raw_dir, path / "stats.json")
     if damage and chosen.name.startswith("images") and chosen.parent.name == "train":
         assert_detected(write, named)
@@ -188,7 +193,7 @@ def flip_a_bit_of_the_statistics(random: Random, path: Path) -> None:
     flip_a_bit(random, path / "stats.json")
     try:
         normalize_shards(sets / "raw", path / "stats.json", path / "shards", PARAMS)
-        write_report(sets / "raw", path / "shards", path / "report", decimals=4)
+        report_on_shards(sets / "raw", path / "shards", path)
     except ShardSetError:
         return
     names = [file.relative_to(path) for file in (path / "shards").rglob("*") if file.is_file()]
@@ -223,8 +228,7 @@ def forge_a_set(random: Random, path: Path) -> None:
     save_manifest(replace(manifest, files=tuple(card)), forged_dir)
     if dtype == "uint8":
         assert_detected(partial(verify_shards, forged_dir), "content_sha256")
-    report = partial(write_report, reference_sets() / "raw", forged_dir, path / "report", decimals=4)
-    assert_detected(report, str(forged_dir))
+    assert_detected(partial(report_on_shards, reference_sets() / "raw", forged_dir, path), str(forged_dir))
 
 
 NAMED = 'file named by `verify`, by `ShardDataset` with `verify="hash"` and by `report`'
@@ -252,7 +256,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("an extra file", NAMED, add_a_file, quick=2, soak=200),
     Experiment(
         "a shard of data/raw damaged or missing, or an extra file",
-        "file named by `normalize` and `report`, and for images of train by `stats`; nothing is written",
+        "file named by `audit`, `normalize` and `report`, and for images of train by `stats`; nothing is written",
         damage_raw,
         quick=5,
         soak=500,

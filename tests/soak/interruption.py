@@ -21,11 +21,15 @@ from tests.helpers.shard_sets import write_raw_set
 from tests.helpers.workspace import REPOSITORY, Workspace, make_workspace
 from tests.soak import Experiment, WrongBytesError
 
-REPRO = ("dvc", "repro", "--single-item", "stats", "normalize", "report")
-STAGES = {"stats": "stats.json", "normalize": "shards", "report": "report"}
+REPRO = ("dvc", "repro", "--single-item", "stats", "audit", "normalize", "report")
+# The names in data/ of what each stage writes.
+STAGES = {"stats": ("stats.json",), "audit": ("audit", "audit.json"), "normalize": ("shards",), "report": ("report",)}
+REPLACED_FOLDERS = {"audit": "audit", "normalize": "shards"}  # each by another one, with all its files
 PARAMS = (REPOSITORY / "params.yaml").read_text().replace("samples_per_shard: 10000", "samples_per_shard: 180")
 # Of the other process, or of the previous run.
 OTHER_PARAMS = PARAMS.replace("scheme: dataset", "scheme: unit").replace("dtype: float32", "dtype: uint8")
+
+JUDGED = "data/not_duplicates.csv"
 
 SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # can't be handled on Windows either
 
@@ -36,6 +40,11 @@ def hash_files(path: Path) -> Hashes:
     """Hash the file at `path`, or all files of the folder there, by name relative to the parent folder."""
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     return {file.relative_to(path.parent).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def hash_outs(stage: str, data_dir: Path) -> Hashes:
+    """Hash all files that a stage has written, by name relative to `data_dir`."""
+    return {name: sha256 for out in STAGES[stage] for name, sha256 in hash_files(data_dir / out).items()}
 
 
 # Runs a stage up to its n-th system call that changes the disk, and dies right before or after that call.
@@ -59,7 +68,7 @@ for name in ("fsync", "mkdir", "rename", "replace", "rmdir", "unlink"):
     setattr(os, name, counted(getattr(os, name)))
 runpy.run_module("pipeline", run_name="__main__", alter_sys=True)
 """
-MAX_CALLS = {"stats": 6, "normalize": 45, "report": 44}  # in an undisturbed run
+MAX_CALLS = {"stats": 6, "audit": 33, "normalize": 57, "report": 30}  # in an undisturbed run
 
 
 def start(stage: str, path: Path, *program: str) -> subprocess.Popen[str]:
@@ -92,13 +101,19 @@ def link_tree(source: Path, target: Path) -> None:
 
 @cache
 def undisturbed() -> tuple[Path, dict[str, float], Hashes]:
-    """Run each stage with both params; return the folder of `new` and `old`, the seconds by stage, and all hashes."""
+    """Run each stage with both params; return the folder of `new` and `old`, the seconds by stage, and all hashes.
+
+    For `old`, the pairs of near-duplicates are listed as judged, so the audit differs too.
+    """
     path = Path(tempfile.mkdtemp(prefix="soak-interruption-"))
     atexit.register(shutil.rmtree, path)
     images, _, _ = synthetic.generate({"train": 900, "test": 180})
+    images["test"][:20] = images["train"][:20]
     seconds = {}
-    for name, params in (("old", OTHER_PARAMS), ("new", PARAMS)):
+    for name, params in (("new", PARAMS), ("old", OTHER_PARAMS)):
         (path / name / "data").mkdir(parents=True)
+        judged = path / "new/data/audit/near_duplicates.csv" if name == "old" else REPOSITORY / JUDGED
+        shutil.copy(judged, path / name / JUDGED)
         write_raw_set(path / name / "data/raw", images["train"], images["test"], num_classes=10)
         (path / name / "params.yaml").write_text(params)
         for stage in STAGES:
@@ -117,13 +132,15 @@ def make_inputs(stage: str, path: Path) -> None:
     reference_dir, _, _ = undisturbed()
     (path / "params.yaml").write_text(PARAMS)
     (path / "data").mkdir()
+    os.link(reference_dir / "new" / JUDGED, path / JUDGED)
     link_tree(reference_dir / "new/data/raw", path / "data/raw")
-    for earlier, name in STAGES.items():
-        source = reference_dir / ("old" if earlier == stage else "new") / "data" / name
-        if source.is_dir():
-            link_tree(source, path / "data" / name)
-        else:
-            os.link(source, path / "data" / name)
+    for earlier, names in STAGES.items():
+        for name in names:
+            source = reference_dir / ("old" if earlier == stage else "new") / "data" / name
+            if source.is_dir():
+                link_tree(source, path / "data" / name)
+            else:
+                os.link(source, path / "data" / name)
         if earlier == stage:
             return
 
@@ -132,7 +149,7 @@ def stop_and_run_again(stage: str, signals: tuple[signal.Signals, ...], random: 
     """Stop a stage at any time. Check that each output is the old or the new one, and that the next run completes."""
     reference_dir, seconds, hashes = undisturbed()
     make_inputs(stage, path)
-    out = path / "data" / STAGES[stage]
+    data_dir = path / "data"
     number = random.choice(signals)
     if number == SIGKILL and random.random() < 0.5:
         place = str(random.randint(1, MAX_CALLS[stage])), random.choice(("before", "after"))
@@ -142,48 +159,54 @@ def stop_and_run_again(stage: str, signals: tuple[signal.Signals, ...], random: 
         time.sleep(random.uniform(0, 1.1 * seconds[stage]))
         process.send_signal(number)
     stderr = finish(process)
-    old, new = (hash_files(reference_dir / name / "data" / STAGES[stage]) for name in ("old", "new"))
+    old, new = (hash_outs(stage, reference_dir / name / "data") for name in ("old", "new"))
     if number != SIGKILL:
         # Before any code of the pipeline runs, Python may print a traceback of its own.
         assert "Traceback" not in stderr or "/pipeline/" not in stderr, stderr
-        left = [file.name for file in (path / "data").rglob(".*")]
+        left = [file.name for file in data_dir.rglob(".*")]
         assert not left, f"{left} were left behind"
-        assert process.returncode != 0 or hash_files(out) == new, "it exited with 0 before it had finished"
-    if stage == "normalize":
-        assert_complete_sets(path / "data", old, new)
-    elif not hash_files(out).keys() >= old.keys():
+        assert process.returncode != 0 or hash_outs(stage, data_dir) == new, "it exited with 0 before it had finished"
+    if stage in REPLACED_FOLDERS:
+        assert_complete_folders(REPLACED_FOLDERS[stage], data_dir, old, new)
+    elif not hash_outs(stage, data_dir).keys() >= old.keys():
         raise WrongBytesError("an old file was removed without a new one in its place")
-    for name, sha256 in hash_files(out).items():
+    for name, sha256 in hash_outs(stage, data_dir).items():
         if sha256 not in (old.get(name), new.get(name)) and "/." not in name:
             raise WrongBytesError(f"{name} is neither the old nor the new file")
     run(stage, path)
-    if hash_files(out) != new:
+    if hash_outs(stage, data_dir) != new:
         raise WrongBytesError("the next run gave different bytes")
-    assert not list((path / "data").rglob(".*")), "the next run left temporary files behind"
+    assert not list(data_dir.rglob(".*")), "the next run left temporary files behind"
     assert hash_files(reference_dir) == hashes, "a hard-linked file was written into"
 
 
-def assert_complete_sets(data_dir: Path, *allowed: Hashes) -> None:
-    """Check that every folder in `data_dir` that opens as a shard set is one of those allowed.
+def assert_complete_folders(name: str, data_dir: Path, *allowed: Hashes) -> None:
+    """Check that the folder `name`, and any other in `data_dir` that opens as a shard set, is one of those allowed.
 
-    At least one must open, though perhaps under a temporary name: a process may have ended between the two renames.
+    At least one must be, though perhaps under a temporary name: a process may have ended between the two renames.
     """
     expected = [strip_folder(hashes) for hashes in allowed]
     num_complete = 0
-    for folder in data_dir.glob("*shards*/"):
-        try:
-            verify_shards(folder)
-        except CorruptDataError:
-            assert folder.name != "shards", "the set at its final place is incomplete"
-        else:
+    for folder in data_dir.glob(f"*{name}*/"):
+        if strip_folder(hash_files(folder)) in expected:
             num_complete += 1
-            if strip_folder(hash_files(folder)) not in expected:
-                raise WrongBytesError(f"{folder} opens, but is none of the sets that were written")
-    assert num_complete, "no set was left"
+        elif is_shard_set(folder):
+            raise WrongBytesError(f"{folder} opens, but is none of the sets that were written")
+        else:
+            assert folder.name != name, f"{folder} is neither the old nor the new folder"
+    assert num_complete, "no complete folder was left"
+
+
+def is_shard_set(folder: Path) -> bool:
+    try:
+        verify_shards(folder)
+    except CorruptDataError:
+        return False
+    return True
 
 
 def strip_folder(hashes: Hashes) -> Hashes:
-    return {name.partition("/")[2]: sha256 for name, sha256 in hashes.items()}
+    return {name.partition("/")[2]: sha256 for name, sha256 in hashes.items() if "/" in name}
 
 
 def two_at_once(random: Random, path: Path) -> None:
@@ -208,7 +231,7 @@ def two_at_once(random: Random, path: Path) -> None:
         elif process.returncode:
             assert process is killed, stderr
     old, new = (hash_files(reference_dir / name / "data/shards") for name in ("old", "new"))
-    assert_complete_sets(path / "data", old, new)
+    assert_complete_folders("shards", path / "data", old, new)
     if not killed:
         assert any(process.returncode == 0 for process in processes), "neither process finished"
         assert not list((path / "data").glob(".*")), "temporary files were left behind"
@@ -227,6 +250,7 @@ def reproduced() -> tuple[Workspace, float]:
     workspace = make_workspace(path / "workspace")
     shutil.copytree(reference_dir / "new/data/raw", workspace.path / "data/raw")
     (workspace.path / "params.yaml").write_text(OTHER_PARAMS)
+    shutil.copy(reference_dir / "old" / JUDGED, workspace.path / JUDGED)
     begin = time.monotonic()
     done = workspace.run(*REPRO)
     assert done.returncode == 0, done.stderr
@@ -240,6 +264,8 @@ def kill_repro(random: Random, path: Path) -> None:
     workspace = Workspace(path / "workspace")
     subprocess.run(["cp", "-a", source.path, workspace.path], check=True)  # keeps the hard links to the cache
     (workspace.path / "params.yaml").write_text(PARAMS)
+    (workspace.path / JUDGED).unlink()
+    shutil.copy(reference_dir / "new" / JUDGED, workspace.path / JUDGED)
     process = subprocess.Popen(
         REPRO,
         cwd=workspace.path,
@@ -256,13 +282,11 @@ def kill_repro(random: Random, path: Path) -> None:
     done = workspace.run(*REPRO)
     assert done.returncode == 0, done.stderr
     assert_intact_cache(workspace)
-    for name in STAGES.values():
+    for stage in STAGES:
         # DVC adds a .gitignore to the folder of an output.
-        if (
-            not hash_files(reference_dir / "new/data" / name).items()
-            <= hash_files(workspace.path / "data" / name).items()
-        ):
-            raise WrongBytesError(f"the next run gave a different {name}")
+        expected = hash_outs(stage, reference_dir / "new/data")
+        if not expected.items() <= hash_outs(stage, workspace.path / "data").items():
+            raise WrongBytesError(f"the next run of {stage} gave different bytes")
     assert workspace.run("dvc", "status", *STAGES).stdout.startswith("Data and pipelines are up to date")
 
 
@@ -271,6 +295,8 @@ def assert_intact_cache(workspace: Workspace) -> None:
         if hashlib.md5(file.read_bytes()).hexdigest() != file.parent.name + file.name.removesuffix(".dir"):
             raise WrongBytesError(f"{file} in DVC's cache does not match its name")
 
+
+SLOW_STAGES = ("audit", "report")  # they take twice as long as the others
 
 RECOVERED = "old or new output in place, never a mix; the next run is correct and cleans up"
 
@@ -281,7 +307,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
             RECOVERED,
             partial(stop_and_run_again, stage, (SIGKILL,)),
             quick=2,
-            soak=60 if stage == "report" else 200,  # report takes several times as long as the others
+            soak=100 if stage in SLOW_STAGES else 200,
         )
         for stage in STAGES
     ),
@@ -291,7 +317,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
             "as for SIGKILL, but also no traceback and no temporary files",
             partial(stop_and_run_again, stage, (signal.SIGTERM, signal.SIGINT)),
             quick=2,
-            soak=40 if stage == "report" else 100,
+            soak=50 if stage in SLOW_STAGES else 100,
         )
         for stage in STAGES
     ),
