@@ -1,7 +1,11 @@
 import csv
+import errno
 import json
+import os
 import shutil
 from collections import defaultdict
+from contextlib import suppress
+from itertools import count
 
 import numpy as np
 import pytest
@@ -268,6 +272,45 @@ def test_raw_set_replaced_during_the_run_leaves_the_old_audit(planted, tmp_path)
         audit_images(raw_dir, tmp_path / "audit", tmp_path / "audit.json", audit_params(), swap)
     assert hash_files(tmp_path / "audit") == before
     assert names_in(tmp_path) == {"raw", "old", "audit", "audit.json"}
+
+
+@pytest.mark.slow
+def test_failing_system_call_leaves_the_old_audit_or_the_new_one(planted, tmp_path, monkeypatch):
+    audit(planted.dir, tmp_path / "audit")
+    new = hash_files(tmp_path / "audit")
+    judged = str(shutil.copy(tmp_path / "audit/near_duplicates.csv", tmp_path / "judged.csv"))
+    audit(planted.dir, tmp_path / "old", ignore=judged)
+    old = hash_files(tmp_path / "old")
+    names = names_in(tmp_path)
+    calls_left = 0
+
+    def failing(call):
+        def make(*args, **kwargs):
+            nonlocal calls_left
+            calls_left -= 1
+            if calls_left == 0:
+                raise OSError(errno.EIO, "Input/output error")
+            return call(*args, **kwargs)
+
+        return make
+
+    for number in count(1):
+        shutil.rmtree(tmp_path / "audit")
+        shutil.copytree(tmp_path / "old", tmp_path / "audit")
+        calls_left = number
+        with monkeypatch.context() as patch:
+            for name in ("fsync", "mkdir", "rename", "replace", "rmdir", "unlink"):
+                patch.setattr(os, name, failing(getattr(os, name)))
+            with suppress(OSError, PipelineError):
+                audit(planted.dir, tmp_path / "audit")
+        if calls_left > 0:
+            break
+        folders = [tmp_path / "audit", tmp_path / ".audit.old.tmp"]
+        assert next(hash_files(folder) for folder in folders if folder.exists()) in (old, new)
+        audit(planted.dir, tmp_path / "audit")
+        assert hash_files(tmp_path / "audit") == new
+        assert names_in(tmp_path) == names
+    assert number > 20
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 4), (1, 1, 1), (2, 5, 7)])
