@@ -1,6 +1,7 @@
 """How evenly samples are spread over classes."""
 
 from pipeline.audit.details import Details
+from pipeline.report.wording import counted
 from shardset.manifest import Split
 
 BALANCED = 1.1  # largest class / smallest class
@@ -24,7 +25,9 @@ def balance_sentence(details: Details) -> str:
     for split in details.splits:
         (smallest, smallest_name), (largest, largest_name) = class_range(details, split)
         if smallest == largest:
-            parts.append(f"{largest:,} {split} images")
+            parts.append(counted(largest, f"{split} image"))
         else:
             parts.append(f"{smallest:,} ({smallest_name}) to {largest:,} ({largest_name}) {split} images")
-    return f"Each class has {', '.join(parts)}."
+    *others, last = parts
+    listed = f"{', '.join(others)} and {last}" if others else last
+    return f"Each class has {listed}."

@@ -170,7 +170,8 @@ def _ends(ordered: list[ListedPair], most: int) -> list[ListedPair]:
     if len(ordered) <= most:
         return ordered
     closest = _by_turns(ordered)[: (most + 1) // 2]
-    farthest = _by_turns([of for of in reversed(ordered) if of not in closest])[: most // 2]
+    shown = set(closest)
+    farthest = _by_turns([of for of in reversed(ordered) if of not in shown])[: most // 2]
     return closest + farthest[::-1]
 
 

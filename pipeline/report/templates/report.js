@@ -24,7 +24,7 @@ for (const form of document.querySelectorAll(".find")) {
     results.replaceChildren(...(active ? found.map(card => card.cloneNode(true)) : []));
     results.hidden = !active;
     chosen.hidden = active;
-    form.querySelector("output").textContent = active ? `${found.length} of ${cards.length} shown` : "";
+    form.querySelector("output").textContent = active ? `${found.length} of ${cards.length} with pictures` : "";
   };
   form.hidden = false;
   form.addEventListener("change", find);

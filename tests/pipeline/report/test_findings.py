@@ -89,7 +89,7 @@ def test_one_leak_is_in_the_singular(raw, manifest):
 
 
 def test_examples_are_of_different_clusters(raw, manifest):
-    near = [make_pair(("test", 3), ("train", other), other / 1000) for other in range(10, 20)]
+    near = [make_pair(("test", index), ("train", 10), index / 1000) for index in range(3, 12)]
     finding = finding_with("have a near-duplicate in train", found(manifest, audit_with(raw, near)))
     assert finding.examples == ((("test", 1), ("train", 7)), (("test", 3), ("train", 10)))
 

@@ -100,6 +100,8 @@ def test_each_cluster_is_shown_before_one_is_shown_twice():
     small = list_made_pairs(0.1, 0.11, 0.12, 0.13, first=10)
     (gallery,) = choose_pairs([*large, *small], 4)
     assert distances(gallery) == [0.01, 0.1, 0.13, 0.29]
+    (gallery,) = choose_pairs([*large, *small[:1]], 4)  # the small cluster has no other pair to be among the farthest
+    assert distances(gallery) == [0.01, 0.1, 0.28, 0.29]
 
 
 def test_room_that_a_kind_leaves_goes_to_the_others():
