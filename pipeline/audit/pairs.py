@@ -116,7 +116,7 @@ def load_pairs(audit_dir: Path, raw: ShardSet) -> list[ListedPair]:
         return _with_labels(raw, numbered)
     except FileNotFoundError:
         raise CorruptDataError(f"{path}: no such file") from None
-    except (LookupError, ValueError, TypeError) as error:
+    except (LookupError, ValueError, TypeError, csv.Error) as error:
         raise CorruptDataError(f"{path}: not a list of near-duplicates of {raw.dir}: {error!r}") from None
 
 

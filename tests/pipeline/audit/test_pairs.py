@@ -108,6 +108,14 @@ def test_malformed_list_is_corrupt(change, raw, digests, tmp_path):
         load_pairs(tmp_path, raw)
 
 
+def test_quote_in_a_long_list_is_corrupt(raw, digests, tmp_path):
+    """The quote makes the rest of the file one cell, which is longer than those that csv reads."""
+    header, *rows = render_csv(pair_rows(list_pairs(raw, FOUND, digests, set())[0])).splitlines(keepends=True)
+    (tmp_path / "near_duplicates.csv").write_text(header + '"' + "".join(rows * 1000))
+    with pytest.raises(CorruptDataError, match=r"near_duplicates\.csv: not a list of near-duplicates of "):
+        load_pairs(tmp_path, raw)
+
+
 def test_missing_list_is_named(raw, tmp_path):
     with pytest.raises(CorruptDataError, match=r"near_duplicates\.csv: no such file"):
         load_pairs(tmp_path, raw)
