@@ -14,15 +14,20 @@ from random import Random
 from typing import TypeVar
 
 import msgspec
+import numpy as np
 import yaml
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
+from pipeline.audit.details import DETAILS_NAME, load_details
+from pipeline.audit.pairs import NEAR_DUPLICATES_NAME, load_ignored, load_pairs
 from pipeline.params import Params, load_params
-from shardset.errors import InputError
+from shardset.errors import CorruptDataError, InputError
 from shardset.manifest import Manifest, _parse_manifest, render_manifest
 from shardset.models import parse, parse_json
+from shardset.shards import ShardSet
 from shardset.statistics import Statistics
+from tests.helpers.shard_sets import audit, make_images, write_raw_set
 from tests.helpers.workspace import REPOSITORY
 
 Input = TypeVar("Input")
@@ -75,9 +80,17 @@ def mutate(random: Random, samples: list[bytes]) -> bytes:
     return bytes(content)
 
 
-def load_params_bytes(path: Path, content: bytes) -> None:
+def load_bytes(load: Callable[[Path], object], path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    load_params(path)
+    load(path)
+
+
+def audited_set(folder: Path) -> ShardSet:
+    """Write a small raw set with near-duplicates of all kinds and the audit of it, `folder`/audit."""
+    images = make_images(20, (3, 8, 8))
+    raw = write_raw_set(folder / "raw", images, np.concatenate([images[[3, 3]], images[[5]][..., ::-1]]))
+    audit(raw.dir, folder / "audit")
+    return raw
 
 
 def make_targets(folder: Path) -> dict[str, tuple[Callable[[bytes], object], type[Exception], list[bytes]]]:
@@ -98,10 +111,27 @@ def make_targets(folder: Path) -> dict[str, tuple[Callable[[bytes], object], typ
     }  # fmt: skip
     texts = [msgspec.json.encode(manifest), render_manifest(parse(manifest, Manifest)).encode()]
     stats = (REPOSITORY / "data/stats.json").read_bytes()
+    raw, audit_dir = audited_set(folder), folder / "audit"
+    details, pairs = ((audit_dir / name).read_bytes() for name in (DETAILS_NAME, NEAR_DUPLICATES_NAME))
     return {
         "manifest": (lambda content: _parse_manifest(content, msgspec.json.decode(content)), ValueError, texts),
         "statistics": (partial(parse_json, model=Statistics), ValueError, [stats]),
-        "params": (partial(load_params_bytes, folder / "c"), InputError, [params, yaml.safe_dump(custom).encode()]),
+        "params": (
+            partial(load_bytes, load_params, folder / "c"),
+            InputError,
+            [params, yaml.safe_dump(custom).encode()],
+        ),
+        "details": (
+            partial(load_bytes, lambda path: load_details(path.parent), audit_dir / DETAILS_NAME),
+            CorruptDataError,
+            [details],
+        ),
+        "pairs": (
+            partial(load_bytes, lambda path: load_pairs(path.parent, raw), audit_dir / NEAR_DUPLICATES_NAME),
+            CorruptDataError,
+            [pairs],
+        ),
+        "ignored pairs": (partial(load_bytes, load_ignored, folder / "c"), InputError, [pairs, b"pair\n" + b"0" * 16]),
     }
 
 
@@ -149,7 +179,7 @@ def fuzz_values(name: str, number: int, run: str) -> list[str]:
 
         def read(data: object) -> None:
             if name == "params as YAML":
-                load_params_bytes(path, yaml.safe_dump(data).encode())
+                load_bytes(load_params, path, yaml.safe_dump(data).encode())
             else:
                 parse(data, model)
 
@@ -170,7 +200,7 @@ def fuzz_values(name: str, number: int, run: str) -> list[str]:
 
 
 # How many of a thousand inputs are for each target. Slow targets get fewer.
-SHARES = {"manifest": 600, "statistics": 200, "params": 160}
+SHARES = {"manifest": 460, "statistics": 140, "params": 160, "details": 80, "pairs": 80, "ignored pairs": 40}
 VALUE_SHARES = {"params as data": 16, "manifest as data": 16, "params as YAML": 8}
 STEP = 5000
 
