@@ -1,0 +1,80 @@
+from fractions import Fraction
+from math import floor
+
+import numpy as np
+import pytest
+
+from pipeline.audit.descriptors import compute_descriptors
+from pipeline.audit.outlines import compute_outlines
+from pipeline.audit.search_index import SearchIndex, enlarge_images
+from tests.helpers.shard_sets import make_images, write_raw_set
+
+
+@pytest.fixture
+def raw(tmp_path):
+    return write_raw_set(tmp_path / "raw", make_images(50), make_images(7, seed=1))
+
+
+@pytest.fixture
+def index(raw, tmp_path):
+    """An index to which the images were added in blocks, not in order."""
+    (tmp_path / "scratch").mkdir()
+    index = SearchIndex(raw, tmp_path / "scratch")
+    for start in (30, 0, 40, 10, 20):
+        index.add("train", start, make_images(50)[start : start + 10])
+    index.add("test", 0, make_images(7, seed=1))
+    return index
+
+
+def test_rows_are_those_of_the_images(index):
+    images = make_images(50)
+    assert np.array_equal(index.images.read("train", 5, 45), images[5:45])
+    assert np.array_equal(index.descriptors.read("train", 0, 50), compute_descriptors(images))
+    assert np.array_equal(index.outlines.read("test", 2, 3), compute_outlines(make_images(7, seed=1)[2:3]))
+
+
+@pytest.mark.parametrize("rows_per_read", [3, 2048])
+@pytest.mark.parametrize("indices", [[], [49], [7, 3, 49, 3, 0]])
+def test_rows_are_taken_in_the_order_asked_for(indices, rows_per_read, index, monkeypatch):
+    monkeypatch.setattr("pipeline.audit.search_index.ROWS_PER_READ", rows_per_read)
+    indices = np.array(indices, np.int64)
+    expected = make_images(50)[indices]
+    assert np.array_equal(index.images.take("train", indices), expected)
+    assert np.array_equal(index.images.take_each("train", indices), expected)
+
+
+def test_an_error_names_the_file(index, tmp_path):
+    path = tmp_path / "scratch/train.outlines"
+    path.unlink()
+    for read in (
+        lambda: index.outlines.read("train", 0, 1),
+        lambda: index.outlines.take_each("train", np.array([0])),
+        lambda: index.outlines.write("train", 0, np.zeros((1, 2, 13, 13))),
+    ):
+        with pytest.raises(FileNotFoundError) as caught:
+            read()
+        assert caught.value.filename == str(path)
+
+
+def enlarged_pixel(image, row, column):
+    """One pixel of an image (H, W) enlarged to 32 x 32, as a fraction."""
+    height, width = image.shape
+    units = image.repeat(32, axis=0).repeat(32, axis=1)
+    box = units[row * height : (row + 1) * height, column * width : (column + 1) * width]
+    return Fraction(int(box.sum()), box.size)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (28, 28), (17, 32), (31, 9), (1, 5)])
+def test_small_images_are_enlarged_exactly(size):
+    images = np.random.default_rng(0).integers(0, 256, (2, 2, *size), np.uint8)
+    enlarged = enlarge_images(images)
+    expected = [
+        [floor(enlarged_pixel(images[1, 0], row, column) + Fraction(1, 2)) for column in range(32)] for row in range(32)
+    ]
+    assert enlarged[1, 0].tolist() == expected
+    assert np.array_equal(enlarge_images(images[..., ::-1]), enlarged[..., ::-1])
+
+
+def test_images_of_32_pixels_stay_as_they_are():
+    images = make_images(2)
+    assert enlarge_images(images) is images
