@@ -6,12 +6,13 @@ import json
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from pipeline.sources.registry import DATASETS
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.stats import write_stats
 from shardset import ShardDataset, open_shards, verify_shards
-from tests.helpers.shard_sets import download, make_params
+from tests.helpers.shard_sets import audit, download, make_params
 from tests.helpers.workspace import REPOSITORY
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
@@ -83,6 +84,19 @@ def test_statistics_are_the_known_ones(run_dir):
 
 def test_statistics_are_the_committed_ones(run_dir):
     assert (run_dir / "stats.json").read_bytes() == (REPOSITORY / "data/stats.json").read_bytes()
+
+
+def test_audit_is_the_one_in_git_and_in_the_lock(run_dir):
+    summary = audit(run_dir / "raw", run_dir / "audit")
+    assert f"data/audit: {summary}" in (REPOSITORY / "README.md").read_text().splitlines()
+    assert (run_dir / "audit.json").read_bytes() == (REPOSITORY / "data/audit.json").read_bytes()
+    files = [
+        {"md5": hashlib.md5(path.read_bytes()).hexdigest(), "relpath": path.name}
+        for path in sorted((run_dir / "audit").iterdir())
+    ]
+    lock = yaml.safe_load((REPOSITORY / "dvc.lock").read_text())["stages"]["audit"]
+    md5 = {out["path"]: out["md5"] for out in lock["outs"]}["data/audit"]
+    assert md5 == f"{hashlib.md5(json.dumps(files).encode()).hexdigest()}.dir"  # as DVC hashes folders
 
 
 @pytest.mark.parametrize(("page", "dtype"), [("README.md", "float32"), ("docs/releasing.md", "uint8")])
