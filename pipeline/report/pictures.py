@@ -57,9 +57,10 @@ def draw_image(image: Array) -> Png:
 def draw_values(channel: Array, values: Array, limit: float) -> Png:
     """Draw one channel of an image, (H, W) uint8: red for positive values, blue for negative ones, white for 0.
 
-    `values`, (256,), is what pixel values become by normalizing; those of -limit and limit have the full colour.
+    `values`, (256,), is what pixel values become by normalizing. They lie in [-limit, limit], whose ends have the full
+    colour.
     """
-    share = np.clip(values.astype(np.float64) / limit, -1, 1)[:, None]
+    share = values.astype(np.float64)[:, None] / limit
     full = np.where(share < 0, NEGATIVE, POSITIVE)
     palette = np.rint(ZERO + np.abs(share) * (full - ZERO)).astype(np.uint8)
     return _encode_png(channel, PALETTE, palette)

@@ -104,12 +104,11 @@ def test_each_cluster_is_shown_before_one_is_shown_twice():
     assert distances(gallery) == [0.01, 0.1, 0.28, 0.29]
 
 
-def test_room_that_a_kind_leaves_goes_to_the_others():
-    twins = list_made_pairs(*[0.2] * 50, split="train", first=100)
-    galleries = choose_pairs([*list_made_pairs(0.1, 0.2), *twins], 20)
-    assert [len(of.pairs) for of in galleries] == [2, 18]
-    galleries = choose_pairs([*list_made_pairs(*[0.1] * 50), *twins], 20)
-    assert [len(of.pairs) for of in galleries] == [10, 10]
+@pytest.mark.parametrize(("num_leaks", "num_twins", "shown"), [(2, 50, [2, 18]), (50, 2, [18, 2]), (50, 50, [10, 10])])
+def test_room_that_a_kind_leaves_goes_to_the_others(num_leaks, num_twins, shown):
+    leaks = list_made_pairs(*[0.1] * num_leaks)
+    twins = list_made_pairs(*[0.2] * num_twins, split="train", first=100)
+    assert [len(of.pairs) for of in choose_pairs([*leaks, *twins], 20)] == shown
 
 
 def test_clusters_are_the_largest_with_their_labels():
@@ -146,3 +145,12 @@ def test_oddities_of_all_splits_are_shown_by_kind(tmp_path):
         ],
         abs=1e-4,
     )
+
+
+def test_oddities_that_meet_a_rule_come_before_rankings(tmp_path):
+    images = {"train": make_images(20), "test": make_images(20, seed=1)}
+    images["test"][3] = images["test"][3, :1]
+    details, _ = audit_with(write_raw_set(tmp_path / "raw", **images))
+    first, *others = choose_oddities(details)
+    assert (first.name, first.counts) == ("grey", {"test": 1})
+    assert not any(of.counts for of in others)

@@ -337,6 +337,12 @@ def test_page_fits_its_width(page):
 
 
 @in_browser
+def test_square_images_are_drawn_square(page):
+    sizes = page.evaluate("[...document.images].map(it => it.getBoundingClientRect()).map(it => it.width - it.height)")
+    assert max(map(abs, sizes)) < 0.5
+
+
+@in_browser
 def test_page_can_be_read_by_a_screen_reader(open_page):
     assert open_page.evaluate("[...document.images].every(it => it.alt.length > 5)")
     assert open_page.evaluate("[...document.querySelectorAll('svg')].every(it => it.matches('[role=img][aria-label]'))")

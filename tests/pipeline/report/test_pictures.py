@@ -50,10 +50,11 @@ def test_thumbnails_show_the_images_asked_for(tmp_path):
 
 
 def test_thumbnails_are_reduced_to_their_side(tmp_path):
-    images = make_images(3, (3, 40, 30))
-    drawn = draw_thumbnails(write_raw_set(tmp_path / "raw", images), [("train", 2)], 16)
-    (expected,) = reduce_images(images[2:], 16)
-    assert np.array_equal(decode(drawn["train", 2]), expected.transpose(1, 2, 0))
+    images = make_images(3, (3, 300, 310))  # of which one is a block
+    drawn = draw_thumbnails(write_raw_set(tmp_path / "raw", images), [("train", 2), ("train", 0)], 16)
+    for index in (0, 2):
+        (expected,) = reduce_images(images[[index]], 16)
+        assert np.array_equal(decode(drawn["train", index]), expected.transpose(1, 2, 0))
 
 
 def test_values_are_drawn_blue_to_white_to_red():
