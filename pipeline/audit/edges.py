@@ -11,7 +11,7 @@ from pipeline.audit.descriptors import EXACT_SUM, SIDE
 from shardset.reader import Array
 
 MARGIN = 3  # pixels left out, since many unrelated images have the same frame
-MAX_INT16_CHANNELS = 32  # of which sums of four values of each fit in 16 bits
+MAX_INT16_CHANNELS = 4  # of which sums of twelve pixels fit in 16 bits
 MAX_SHIFT = 2  # pixels
 NUM_SHIFTS = 2 * MAX_SHIFT + 1  # along each axis
 ZOOM = 1.15

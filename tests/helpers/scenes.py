@@ -7,15 +7,16 @@ from PIL import Image, ImageDraw
 
 CANVAS = 160  # pixels of a scene, so that a view can be shifted or show more
 VIEW = 128  # pixels of a scene that a plain view shows
+NUM_SHAPES = 25
 
 
 def draw_scene(rng: np.random.Generator) -> Image.Image:
-    """Draw a scene: some ellipses and polygons on a smooth ground."""
+    """Draw a scene: small ellipses and polygons on a smooth ground."""
     ground = rng.integers(40, 216, (4, 4, 3), np.uint8)
     scene = Image.fromarray(ground).resize((CANVAS, CANVAS), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(scene)
-    for number in range(7):
-        middle, size = rng.uniform(0.15, 0.85, 2) * CANVAS, rng.uniform(0.08, 0.3, 2) * CANVAS
+    for number in range(NUM_SHAPES):
+        middle, size = rng.uniform(0.05, 0.95, 2) * CANVAS, rng.uniform(0.05, 0.15, 2) * CANVAS
         colour = tuple(rng.integers(0, 256, 3).tolist())
         if number % 2:
             draw.ellipse((*(middle - size / 2), *(middle + size / 2)), colour)

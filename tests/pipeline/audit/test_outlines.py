@@ -63,6 +63,12 @@ def test_flat_images_are_not_alike():
     assert compare_zoomed_outlines(outlines, outlines)[0].tolist() == [0, 0]
 
 
+def test_many_channels_do_not_overflow():
+    images = np.random.default_rng(0).integers(0, 2, (2, 1, 32, 32), np.uint8) * np.uint8(255)
+    outlines = compute_outlines(images.repeat(200, axis=1)).astype(int)
+    assert abs(outlines - compute_outlines(images)).max() <= 1
+
+
 @settings(max_examples=25)
 @given(st.integers(0, 2**32), st.integers(1, 5), st.booleans())
 def test_sums_of_products_are_exact_in_float32(seed, channels, extreme):
