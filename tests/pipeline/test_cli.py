@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import shutil
@@ -8,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.shard_sets import make_images, write_raw_set
 from tests.helpers.workspace import assert_fails, hash_files, make_workspace
 
-COMMANDS = ("download", "stats", "normalize", "report", "inspect", "init", "verify")
+COMMANDS = ("download", "stats", "audit", "normalize", "report", "inspect", "init", "verify")
 
 
 @pytest.fixture
@@ -24,6 +26,7 @@ def tiny_workspace(workspace, tiny_raw):
 def test_each_command_prints_one_line(tiny_workspace):
     for command, part in (
         (["stats"], "data/stats.json: tiny train, 100 images, mean 0.4987 0.4991 0.4984, std 0.2900 0.2901 0.2904"),
+        (["audit"], "data/audit: 0 pairs of near-duplicates, 0 leaked test images, 0 train twins, 0 label conflicts"),
         (["normalize"], "data/shards: tiny, 100 train, 20 test, 3x32x32 float32, 1 MB in 2 shards"),
         (["report"], "data/report: report.html, report.md, metrics.json and tables"),
         (["verify", "data/shards"], "data/shards: tiny, 100 train, 20 test, 3x32x32 float32, 1 MB in 2 shards"),
@@ -64,11 +67,14 @@ def test_help_lists_every_command(workspace):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
-    [["stats"], ["normalize"], ["report"], ["verify", "data/raw"], ["--help"], ["--version"], ["verify", "--help"]],
+    [
+        *(["stats"], ["audit"], ["normalize"], ["report"]),
+        *(["verify", "data/raw"], ["--help"], ["--version"], ["verify", "--help"]),
+    ],
 )
 def test_commands_import_no_unneeded_heavy_module(command, tiny_workspace):
-    tiny_workspace.pipeline("stats")
-    tiny_workspace.pipeline("normalize")
+    for stage in ("stats", "audit", "normalize"):
+        tiny_workspace.pipeline(stage)
     heavy = () if command == ["report"] else ("jinja2", "matplotlib")
     program = (
         f"import atexit, runpy, sys\nheavy = {heavy}\n"
@@ -83,8 +89,13 @@ def test_commands_import_no_unneeded_heavy_module(command, tiny_workspace):
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is in Linux's /proc")
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [["stats"], ["normalize"], ["verify", "data/shards"]])
-def test_memory_does_not_grow_with_the_dataset(command, synthetic_raw, workspace):
+@pytest.mark.parametrize(
+    ("command", "limit"),
+    # The audit compares blocks of images, of the same size however many there are.
+    [(["stats"], 30), (["normalize"], 30), (["verify", "data/shards"], 30), (["audit"], 80)],
+    ids=["stats", "normalize", "verify", "audit"],
+)
+def test_memory_does_not_grow_with_the_dataset(command, limit, synthetic_raw, workspace):
     (workspace.path / "data").mkdir(exist_ok=True)
     (workspace.path / "data/raw").symlink_to(synthetic_raw)
     for stage in ("stats", "normalize"):
@@ -94,7 +105,8 @@ def test_memory_does_not_grow_with_the_dataset(command, synthetic_raw, workspace
         program = (
             "import atexit, re, runpy, sys\n"
             "from pathlib import Path\n"
-            "import pipeline.cli, pipeline.params, pipeline.stages.normalize, pipeline.stages.stats\n"
+            "import pipeline.cli, pipeline.params\n"
+            "import pipeline.stages.audit, pipeline.stages.normalize, pipeline.stages.stats\n"
             "peak = lambda: print(re.search('VmHWM:[^0-9]*([0-9]+)', Path('/proc/self/status').read_text())[1])\n"
             "atexit.register(peak)\n"
             f"sys.argv = ['pipeline', *{args!r}]\n"
@@ -102,7 +114,7 @@ def test_memory_does_not_grow_with_the_dataset(command, synthetic_raw, workspace
         )
         return int(workspace.run("python", "-c", program).stdout.splitlines()[-1]) * 1024 / 1e6
 
-    assert peak_mb(*command) - peak_mb() < 30  # for 43 MB of pixels and 172 MB of normalized values
+    assert peak_mb(*command) - peak_mb() < limit  # for 43 MB of pixels and 172 MB of normalized values
 
 
 @pytest.mark.parametrize("package", ["pipeline", "shardset"])
@@ -117,7 +129,7 @@ def test_import_of_package_is_light(package, workspace):
 def test_wrong_param_is_one_line_and_writes_nothing(tiny_workspace):
     tiny_workspace.set_param("  samples_per_shard: 10000", "  samples_per_shard: 0")
     before = sorted(path for path in tiny_workspace.path.rglob("*") if "__pycache__" not in path.parts)
-    for command in ("download", "normalize", "report"):
+    for command in ("download", "audit", "normalize", "report"):
         done = tiny_workspace.pipeline(command)
         assert_fails(done, 2, "params.yaml: normalize.samples_per_shard: should be a whole number >= 1, got 0")
         assert done.stderr.count("\n") == 1
@@ -139,16 +151,16 @@ def test_malformed_params_are_one_line_and_write_nothing(content, part, workspac
     path = workspace.path / "params.yaml"
     path.unlink()
     path.mkdir() if content is None else path.write_bytes(content)
-    for command in ("download", "normalize", "report"):
+    for command in ("download", "audit", "normalize", "report"):
         done = workspace.pipeline(command)
         assert_fails(done, 2, f"Error: params.yaml: {part}")
         assert done.stderr.count("\n") == 1
-    assert not (workspace.path / "data").exists()
+    assert [file.name for file in (workspace.path / "data").iterdir()] == ["not_duplicates.csv"]
 
 
 @pytest.mark.slow
 def test_stage_without_its_input_says_what_to_run(workspace):
-    for command in ("stats", "normalize", "report"):
+    for command in ("stats", "audit", "normalize", "report"):
         assert_fails(workspace.pipeline(command), 1, "data/raw/manifest.json: missing", "run `dvc repro`")
 
 
@@ -165,9 +177,9 @@ def test_verify_names_every_differing_file(tiny_workspace):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no loops of links")
-@pytest.mark.parametrize("command", [["stats"], ["normalize"], ["report"], ["verify", "data/raw"]])
+@pytest.mark.parametrize("command", [["stats"], ["audit"], ["normalize"], ["report"], ["verify", "data/raw"]])
 def test_unreadable_shard_is_not_called_corrupt(command, tiny_workspace):
-    for stage in ("stats", "normalize"):
+    for stage in ("stats", "audit", "normalize"):
         tiny_workspace.pipeline(stage)
     shard_path = tiny_workspace.path / "data/raw/train/images-00000-of-00001.npy"
     shard_path.unlink()
@@ -212,8 +224,11 @@ def test_full_disk_is_named_and_leaves_nothing(workspace, synthetic_raw):
     workspace.pipeline("stats")
     before = sorted((workspace.path / "data").iterdir())
     # Like a full disk, a limit on file sizes fails a write halfway.
-    limited = f"ulimit -f 20000; trap '' XFSZ; exec {sys.executable} -m pipeline normalize"
-    assert_fails(workspace.run("bash", "-c", limited), 1, "data/shards: can't be written: File too large")
+    for stage, out in (("normalize", "data/shards"), ("audit", "data/audit")):
+        limited = f"ulimit -f 20000; trap '' XFSZ; exec {sys.executable} -m pipeline {stage}"
+        done = workspace.run("bash", "-c", limited)
+        assert_fails(done, 1, f"{out}: can't be written: File too large")
+        assert done.stderr.count("\n") == 1
     stats = (workspace.path / "data/stats.json").read_bytes()
     limited = f"ulimit -f 0; trap '' XFSZ; exec {sys.executable} -m pipeline stats"
     assert_fails(workspace.run("bash", "-c", limited), 1, "Error: data/stats.json: File too large")
@@ -240,7 +255,7 @@ def test_full_disk_keeps_previous_shards_and_cache(small_disk, tiny_raw):
     workspace = make_workspace(small_disk / "workspace")
     data_dir = workspace.path / "data"
     shutil.copytree(tiny_raw, data_dir / "raw")
-    repro = ("dvc", "repro", "--single-item", "stats", "normalize", "report")
+    repro = ("dvc", "repro", "--single-item", "stats", "audit", "normalize", "report")
     done = workspace.run(*repro)
     assert done.returncode == 0, done.stderr
     shards, cache = hash_files(data_dir / "shards"), hash_files(workspace.path / ".dvc/cache")
@@ -261,15 +276,40 @@ def test_full_disk_keeps_previous_shards_and_cache(small_disk, tiny_raw):
 
 @pytest.mark.slow
 def test_file_in_place_of_a_folder_is_named(tiny_workspace):
-    tiny_workspace.pipeline("stats")
+    for stage in ("stats", "audit", "normalize"):
+        tiny_workspace.pipeline(stage)
     (tiny_workspace.path / "data/report").touch()
-    tiny_workspace.pipeline("normalize")
     assert_fails(tiny_workspace.pipeline("report"), 1, "data/report", "exists")
-    shutil.rmtree(tiny_workspace.path / "data/shards")
-    (tiny_workspace.path / "data/shards").write_text("a file")
-    assert_fails(tiny_workspace.pipeline("normalize"), 1, "data/shards: can't be written: Not a directory")
-    assert (tiny_workspace.path / "data/shards").read_text() == "a file"
+    for stage, name in (("normalize", "data/shards"), ("audit", "data/audit")):
+        shutil.rmtree(tiny_workspace.path / name)
+        (tiny_workspace.path / name).write_text("a file")
+        assert_fails(tiny_workspace.pipeline(stage), 1, f"{name}: can't be written: Not a directory")
+        assert (tiny_workspace.path / name).read_text() == "a file"
     assert not list((tiny_workspace.path / "data").glob(".*.tmp"))
+
+
+@pytest.mark.slow
+def test_exceeded_limit_lists_the_pairs_and_keeps_all_files(tiny_workspace):
+    data_dir = tiny_workspace.path / "data"
+    shutil.rmtree(data_dir / "raw")
+    images = make_images(30)
+    write_raw_set(data_dir / "raw", images, images[[4, 9]])
+    tiny_workspace.set_param("max_leaked: null", "max_leaked: 1")
+    done = tiny_workspace.pipeline("audit")
+    assert_fails(done, 1, "Error: audit.max_leaked: expected at most 1, got 2:\n  test 0 and train 4, distance 0.0\n")
+    assert (data_dir / "audit/details.json").exists()
+    assert json.loads((data_dir / "audit.json").read_bytes())["test"]["leaked"] == 2
+    shutil.copy(data_dir / "audit/near_duplicates.csv", data_dir / "not_duplicates.csv")
+    assert tiny_workspace.pipeline("audit").returncode == 0
+
+
+@pytest.mark.slow
+def test_missing_list_of_pairs_to_ignore_is_an_input_error(tiny_workspace):
+    (tiny_workspace.path / "data/not_duplicates.csv").unlink()
+    done = tiny_workspace.pipeline("audit")
+    assert_fails(done, 2, "Error: data/not_duplicates.csv: no such file, although params.yaml names it as audit.ignore")
+    assert done.stderr.count("\n") == 1
+    assert not (tiny_workspace.path / "data/audit").exists()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits are POSIX's")

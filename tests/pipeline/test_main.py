@@ -13,7 +13,10 @@ from tests.helpers.workspace import assert_fails
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals to a single process")
 @pytest.mark.slow
-def test_stopped_stage_leaves_nothing_behind(workspace, synthetic_raw):
+@pytest.mark.parametrize(
+    ("stage", "written"), [("normalize", ".shards.*.tmp/train/images-*"), ("audit", ".audit.*.tmp/*/*")]
+)
+def test_stopped_stage_leaves_nothing_behind(stage, written, workspace, synthetic_raw):
     shutil.copytree(synthetic_raw, workspace.path / "data/raw")
     workspace.pipeline("stats")
     workspace.set_param("samples_per_shard: 10000", "samples_per_shard: 10")  # seconds of work
@@ -21,8 +24,8 @@ def test_stopped_stage_leaves_nothing_behind(workspace, synthetic_raw):
     # Shells make background processes, and so these tests and their commands, ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGINT):
-        process = workspace.start("normalize")
-        while not list((workspace.path / "data").glob(".shards.*.tmp/train/images-*")):
+        process = workspace.start(stage)
+        while not list((workspace.path / "data").glob(written)):
             assert process.poll() is None
             time.sleep(0.001)
         process.send_signal(number)
