@@ -14,16 +14,19 @@ from benchmarks.rounds import SLOW_SECONDS
 
 HERE = Path(__file__).parent
 SCALES = (1, 2, 4, 8)
+MAIN_JOBS = ("stats", "normalize")  # the others may be measured apart
 MODULES = {"download": decode, "stats": stats, "normalize": normalize}  # of the alternatives
 TITLES = {
     "download": "image files to pixels of one size",
     "stats": "mean and std of the train split",
+    "audit": "figures of each image, search for near-duplicates",
     "normalize": "60,000 images to normalized float32 on disk",
-    "report": "verification of every value, search for duplicates, pictures",
+    "report": "verification of every value, plots and pictures",
 }
 STAGE_NOTES = {
     "download": "On threads; hashes the files and the pixels, and writes samples.csv.",
     "stats": "Exact sums on threads; also hashes the bytes, and computes std per image, minimum and maximum.",
+    "audit": "The complete stage, on threads; hashes what it reads. No alternative is measured.",
     "normalize": "On threads; hashes what it reads and what it writes.",
     "report": "The complete stage; no alternative is measured.",
 }
@@ -75,8 +78,7 @@ SINGLE = ("TensorDataset", "ours in ConcatDataset", "ours in a wrapper")
 
 
 def render(numbers: dict) -> str:
-    # `download` may have been measured apart from the rest.
-    rounds, slow_rounds = _rounds([it for job in ("stats", "normalize") for it in numbers["compared"][job]])
+    rounds, slow_rounds = _rounds([it for job in MAIN_JOBS for it in numbers["compared"][job]])
     introduction = INTRODUCTION.format(rounds=rounds, slow_rounds=slow_rounds, slow_seconds=SLOW_SECONDS)
     lines = ["# Benchmarks", "", f"Results of `make bench` on {numbers['dataset']}.", "", introduction, ""]
     lines.append(numbers["machine"])
@@ -89,18 +91,17 @@ def render(numbers: dict) -> str:
 
 def _compared_lines(job: str, numbers: dict) -> list[str]:
     contenders = numbers["compared"][job]
-    notes, columns = (
-        JOB_NOTES.get(job, []),
-        {"ratio to ours": lambda it: f"{_seconds(it) / _seconds(contenders[0]):.2f}"},
-    )
+    notes = JOB_NOTES.get(job, [])
+    columns = {"ratio to ours": lambda it: f"{_seconds(it) / _seconds(contenders[0]):.2f}"}
     if job == "download":
-        notes, count = [*notes, *_images_notes(numbers)], numbers["images"]["count"]
+        notes, count = [*notes, _images_note(numbers["images"]), ""], numbers["images"]["count"]
         limits = [_seconds(it) for it in contenders if it["name"] == "limit" and it["seconds"]]
         columns = {
             "images/s": lambda it: f"{count / _seconds(it):,.0f}",
             "ratio to the limit": lambda it: f"{limits[0] / _seconds(it):.2f}" if limits else "",
         }
     head = ["contender", "what it does", "seconds", "min to max", *columns, "CPU, s", "own memory, MB"]
+    notes = [*notes, *_apart_notes(job, numbers)]
     lines = ["", f"## `{job}`: {TITLES[job]}", "", *notes, _row(head), f"|---|---{'|--:' * (len(head) - 2)}|"]
     for it in contenders:
         if it["failure"]:
@@ -114,15 +115,21 @@ def _compared_lines(job: str, numbers: dict) -> list[str]:
     return lines
 
 
-def _images_notes(numbers: dict) -> list[str]:
-    images = numbers["images"]
+def _images_note(images: dict) -> str:
     origin = f"from the folder `{images['name']}`" if images["name"] else "generated"
-    lines = [f"The images: {images['count']:,} JPEG files of {images['megabytes']:.0f} MB, {origin}.", ""]
-    if images["machine"] != numbers["machine"]:
-        rounds, slow_rounds = _rounds(numbers["compared"]["download"])
-        counts = f"{rounds} rounds ({slow_rounds} of slow contenders)"
-        lines += [f"Measured apart from the rest, in {counts}, on {images['machine']}", ""]
-    return lines
+    return f"The images: {images['count']:,} JPEG files of {images['megabytes']:.0f} MB, {origin}."
+
+
+def _apart_notes(job: str, numbers: dict) -> list[str]:
+    """Say so if a stage was measured apart from MAIN_JOBS, on another machine or in other rounds."""
+    machines = {"download": numbers["images"]["machine"]} | numbers.get("machines", {})
+    machine = machines.get(job, numbers["machine"])
+    rounds, slow_rounds = _rounds(numbers["compared"][job])
+    of_rest = _rounds([it for main_job in MAIN_JOBS for it in numbers["compared"][main_job]])
+    if machine == numbers["machine"] and {rounds, slow_rounds} <= {*of_rest}:
+        return []
+    counts = f"{rounds} rounds ({slow_rounds} of slow contenders)"
+    return [f"Measured apart from the rest, in {counts}, on {machine}", ""]
 
 
 def _rounds(contenders: list[dict]) -> tuple[int, int]:

@@ -4,7 +4,7 @@ Writes RESULTS.md, results.json and scaling.svg next to this file. It uses data/
 generated data of the size of CIFAR-10. Stage `download` decodes the images of the folder that BENCH_IMAGES names, which
 has class folders in folders for train and other splits, and otherwise generated ones.
 
-`python -m benchmarks.run download` measures that stage alone, and keeps the other results.
+`python -m benchmarks.run STAGE...` measures these stages alone, and keeps the other results.
 """
 
 import json
@@ -26,7 +26,7 @@ from benchmarks.inputs import IMAGES_DIR
 from benchmarks.memory import watch_peak
 from benchmarks.results import MODULES, SCALES, describe_machine, plot, render
 from benchmarks.rounds import ROUNDS, is_due
-from pipeline.cli import RAW_DIR, REPORT_DIR, SHARDS_DIR, STATS_PATH
+from pipeline.cli import AUDIT_DIR, RAW_DIR, REPORT_DIR, SHARDS_DIR, STATS_PATH
 from pipeline.shards.raw import write_samples
 from pipeline.shards.writer import save_manifest
 from pipeline.sources import synthetic
@@ -37,7 +37,9 @@ WORK_DIR = Path("build/bench").absolute()
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE.parent.absolute())}
 CIFAR_SAMPLES = {"train": 50_000, "test": 10_000}
 
-OUTS = {"download": RAW_DIR, "stats": STATS_PATH, "normalize": SHARDS_DIR, "report": REPORT_DIR}
+STAGE_OUTS = {
+    "download": RAW_DIR, "stats": STATS_PATH, "audit": AUDIT_DIR, "normalize": SHARDS_DIR, "report": REPORT_DIR
+}  # fmt: skip
 # Functions of the modules in MODULES.
 ALTERNATIVES = {
     "download": ("limit", "torchvision", "huggingface", "litdata", "mds", "ffcv"),
@@ -45,6 +47,7 @@ ALTERNATIVES = {
         *("limit", "hashed", "bincount", "bincount_pairs", "torch", "numpy", "dataloader", "dataloader_workers"),
         "tutorial",
     ),
+    "audit": (),
     "normalize": (
         *("limit", "safetensors", "zarr", "huggingface", "ffcv", "mds", "webdataset", "litdata", "torchvision"),
     ),
@@ -69,6 +72,7 @@ SCALED_JOBS = ("stats", "normalize")
 BARE = {  # what the stages import
     "download": "import pipeline.cli, pipeline.params, pipeline.stages.download",
     "stats": "import pipeline.cli, pipeline.stages.stats",
+    "audit": "import pipeline.cli, pipeline.params, pipeline.stages.audit",
     "normalize": "import pipeline.cli, pipeline.params, pipeline.stages.normalize",
     "report": "import jinja2, pipeline.cli, pipeline.params, pipeline.stages.report",
 }
@@ -143,7 +147,8 @@ def new_folder(name: str) -> Path:
 def make_folder(name: str, raw_dir: Path | None, scale: int = 1) -> Path:
     """Make a folder to run stages in. Its data/raw is a link to `raw_dir`, or generated, `scale` times CIFAR-10."""
     folder = new_folder(name)
-    shutil.copy("params.yaml", folder)
+    for path in ("params.yaml", "data/not_duplicates.csv"):  # which the params name
+        shutil.copy(path, folder / path)
     if raw_dir:
         (folder / RAW_DIR).symlink_to(raw_dir)
     else:
@@ -173,7 +178,7 @@ def make_images_folder() -> tuple[Path, dict[str, object]]:
 
 
 def stage(name: str, folder: Path, title: str = "ours") -> Contender:
-    return Contender(title, [sys.executable, "-m", "pipeline", name], folder, OUTS[name])
+    return Contender(title, [sys.executable, "-m", "pipeline", name], folder, STAGE_OUTS[name])
 
 
 def compare(job: str, folder: Path) -> tuple[list[dict], float]:
@@ -214,33 +219,42 @@ def scale_up() -> dict[str, list[Contender]]:
     return scaled
 
 
-def measure_arrays() -> dict[str, Any]:
-    """Measure everything but `download`."""
+def add_compared(job: str, folder: Path, numbers: dict[str, Any]) -> None:
+    numbers["compared"][job], numbers["bare_mb"][job] = compare(job, folder)
+
+
+def measure_arrays(jobs: list[str], numbers: dict[str, Any]) -> None:
+    """Add what `jobs` took, except `download`, and if these are all stages, what else RESULTS.md says."""
     raw_dir = RAW_DIR.absolute() if (RAW_DIR / "manifest.json").exists() else None
     folder = make_folder("compare", raw_dir)
-    compared = {job: compare(job, folder) for job in ALTERNATIVES if job != "download"}
-    epochs = read_epochs(folder)
+    for job in (job for job in STAGE_OUTS if job != "download"):
+        if job in jobs:
+            add_compared(job, folder, numbers)
+            numbers.setdefault("machines", {})[job] = describe_machine()
+        else:
+            stage(job, folder).run(counted=False)  # later stages read its output
+    if jobs == [*STAGE_OUTS]:
+        manifest = json.loads((raw_dir / "manifest.json").read_bytes()) if raw_dir else {"dataset": "generated data"}
+        numbers |= {"dataset": manifest["dataset"], "machine": describe_machine(), "epochs": read_epochs(folder)}
+        scaled = scale_up()
+        numbers["scaled"] = {job: [it.numbers() for it in contenders] for job, contenders in scaled.items()}
     shutil.rmtree(folder)
-    scaled = scale_up()
-    return {
-        "dataset": json.loads((raw_dir / "manifest.json").read_bytes())["dataset"] if raw_dir else "generated data",
-        "machine": describe_machine(),
-        "bare_mb": {job: bare_mb for job, (_, bare_mb) in compared.items()},
-        "compared": {job: contenders for job, (contenders, _) in compared.items()},
-        "epochs": epochs,
-        "scaled": {job: [it.numbers() for it in contenders] for job, contenders in scaled.items()},
-    }
 
 
 def main() -> None:
     start = time.perf_counter()
-    if sys.argv[1:] not in ([], ["download"]):
-        sys.exit("usage: python -m benchmarks.run [download]")
-    numbers = json.loads((HERE / "results.json").read_bytes()) if sys.argv[1:] else measure_arrays()
-    folder, numbers["images"] = make_images_folder()
-    numbers["compared"]["download"], numbers["bare_mb"]["download"] = compare("download", folder)
-    shutil.rmtree(folder)
-    (HERE / "results.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    jobs = sys.argv[1:] or [*STAGE_OUTS]
+    if not {*jobs} <= {*STAGE_OUTS}:
+        sys.exit(f"usage: python -m benchmarks.run [{'|'.join(STAGE_OUTS)}]...")
+    path = HERE / "results.json"
+    numbers = json.loads(path.read_bytes()) if sys.argv[1:] else {"compared": {}, "bare_mb": {}}
+    if {*jobs} - {"download"}:
+        measure_arrays(jobs, numbers)
+    if "download" in jobs:
+        folder, numbers["images"] = make_images_folder()
+        add_compared("download", folder, numbers)
+        shutil.rmtree(folder)
+    path.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     (HERE / "RESULTS.md").write_text(render(numbers), encoding="utf-8")
     plot(numbers, HERE / "scaling.svg")
     print(f"{HERE / 'RESULTS.md'}: written after {(time.perf_counter() - start) / 60:.0f} minutes")
