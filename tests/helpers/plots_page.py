@@ -1,13 +1,14 @@
-"""The page of `dvc plots`, with Vega inside, so that it needs no network. To write it with the VERSIONS below:
+"""The page of `dvc plots`, with Vega inside, so that it needs no network. To write it with the VERSIONS below, with npm:
 
 python -m tests.helpers.plots_page
 """
 
 import hashlib
-import io
 import re
+import subprocess
 import tarfile
-from urllib.request import urlopen
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.helpers.workspace import REPOSITORY
 
@@ -28,12 +29,12 @@ def hash_script(script: str) -> str:
 
 def fetch_script(name: str, version: str) -> str:
     """Fetch the minified script of a package from npm, without its link to a source map."""
-    with urlopen(f"https://PACKAGES/{name}/-/{name}-{version}.tgz") as response:
-        content = io.BytesIO(response.read())
-    with tarfile.open(fileobj=content) as package:
-        member = package.extractfile(f"package/build/{name}.min.js")
-        assert member
-        script = re.sub(r"\n//# sourceMappingURL=.*\s*$", "", member.read().decode())
+    with TemporaryDirectory() as folder:
+        subprocess.run(["npm", "pack", "--silent", f"{name}@{version}"], cwd=folder, check=True)
+        with tarfile.open(Path(folder, f"{name}-{version}.tgz")) as package:
+            member = package.extractfile(f"package/build/{name}.min.js")
+            assert member
+            script = re.sub(r"\n//# sourceMappingURL=.*\s*$", "", member.read().decode())
     assert "</script" not in script.lower()
     assert "{plot_divs}" not in script  # which DVC replaces
     return script
