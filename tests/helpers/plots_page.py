@@ -1,4 +1,4 @@
-"""The page of `dvc plots`, with Vega inside, so that it needs no network. To write it with the VERSIONS below, with npm:
+"""The page of `dvc plots`, with Vega inside, so that it needs no network. To write it with VERSIONS, which takes npm:
 
 python -m tests.helpers.plots_page
 """
