@@ -12,6 +12,7 @@ from pipeline.sources.source import ArraySamples
 from pipeline.stages.audit import audit_images
 from pipeline.stages.download import download_dataset
 from pipeline.stages.normalize import normalize_shards
+from pipeline.stages.report import write_report
 from pipeline.stages.stats import write_stats
 from shardset.content import hash_content, hash_images
 from shardset.manifest import Manifest
@@ -124,8 +125,6 @@ def audit(raw_dir: Path, audit_dir: Path, **changes) -> str:
 
 def report_on(raw, path, scheme="dataset"):
     """Audit, normalize and report on a raw shard set of any shape."""
-    from pipeline.stages.report import write_report
-
     audit(raw.dir, path / "audit")
     write_stats(raw.dir, path / "stats.json")
     normalize_shards(raw.dir, path / "stats.json", path / "shards", make_params(scheme=scheme))

@@ -168,7 +168,7 @@ def test_leftovers_of_killed_process_are_removed(normalized_workspace):
 
 @pytest.mark.slow
 def test_links_into_dvc_cache_are_never_written_into(normalized_workspace):
-    stages = ("stats", "normalize", "report")
+    stages = ("stats", "audit", "normalize", "report")
     workspace = normalized_workspace
     cache_dir = workspace.path / ".dvc/cache/files"
     assert workspace.run("dvc", "repro", "--single-item", *stages).returncode == 0

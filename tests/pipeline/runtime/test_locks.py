@@ -149,7 +149,7 @@ def test_second_writer_fails_and_first_set_stays(workspace_with_stats):
 def test_concurrent_repro_keeps_cache_and_lock_intact(workspace_with_stats):
     # Without download, which can only fetch registered datasets.
     workspace = workspace_with_stats
-    command = ["dvc", "repro", "--single-item", "stats", "normalize", "report"]
+    command = ["dvc", "repro", "--single-item", "stats", "audit", "normalize", "report"]
     pipe = subprocess.PIPE
     processes = [
         subprocess.Popen(command, cwd=workspace.path, env=workspace.environment, stdout=pipe, stderr=pipe, text=True)

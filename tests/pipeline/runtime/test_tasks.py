@@ -20,7 +20,7 @@ from pipeline.stages.report import write_report
 from pipeline.stages.stats import write_stats
 from shardset.errors import CorruptDataError, InputError
 from shardset.shards import verify_shards
-from tests.helpers.shard_sets import make_images, make_params, write_raw_set
+from tests.helpers.shard_sets import audit, make_images, make_params, write_raw_set
 from tests.helpers.workspace import REPOSITORY, hash_files
 
 
@@ -30,7 +30,8 @@ def run_all(raw_dir, path, scheduler=None):
     params = make_params(samples_per_shard=1500)
     normalize_shards(raw_dir, path / "stats.json", path / "shards", params, scheduler)
     if scheduler is None:
-        write_report(raw_dir, path / "shards", path / "report", decimals=4)
+        audit(raw_dir, path / "audit")
+        write_report(raw_dir, path / "audit", path / "shards", path / "report", decimals=4)
     return hash_files(path)
 
 
@@ -40,11 +41,11 @@ def expected(synthetic_raw, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_threads", ["1", "7"])
+@pytest.mark.parametrize("num_threads", ["1", "2", "7"])
 def test_result_is_the_same_with_any_number_of_threads(num_threads, expected, synthetic_raw, tmp_path, monkeypatch):
     monkeypatch.setenv("PIPELINE_THREADS", num_threads)
     assert run_all(synthetic_raw, tmp_path) == expected
-    assert len(expected) == 1 + (2 * (8 + 2) + 3) + 7
+    assert len(expected) == 1 + (2 * (8 + 2) + 3) + (5 + 1) + 5  # of stats, normalize, audit and report
 
 
 @pytest.mark.parametrize("setting", ["0", "-1", "two", "1.5"])
@@ -101,7 +102,7 @@ def cluster():
 
 @pytest.mark.slow
 def test_result_is_the_same_on_a_cluster(cluster, expected, synthetic_raw, tmp_path):
-    shards = {name: sha256 for name, sha256 in expected.items() if not name.startswith("report/")}
+    shards = {name: sha256 for name, sha256 in expected.items() if not name.startswith(("audit", "report/"))}
     assert run_all(synthetic_raw, tmp_path, cluster) == shards
 
 

@@ -16,7 +16,7 @@ from shardset import ShardDataset
 from shardset.errors import DamagedFileError, InputError
 from shardset.shards import verify_shards
 from tests.helpers.image_files import make_image_folder, make_tar, make_zip, save_picture
-from tests.helpers.shard_sets import download, make_params, read_images
+from tests.helpers.shard_sets import audit, download, make_params, read_images
 from tests.helpers.workspace import REPOSITORY, hash_files
 
 
@@ -155,10 +155,12 @@ def test_shards_and_report_are_made_from_three_splits(folder, take, tmp_path):
     for name in ("train/samples.csv", "val/samples.csv", "test/samples.csv", "skipped.csv"):
         assert (tmp_path / "shards" / name).read_bytes() == (raw.dir / name).read_bytes()
     verify_shards(tmp_path / "shards")
-    write_report(raw.dir, tmp_path / "shards", tmp_path / "report", decimals=4)
+    audit(raw.dir, tmp_path / "audit")
+    write_report(raw.dir, tmp_path / "audit", tmp_path / "shards", tmp_path / "report", decimals=4)
     text = (tmp_path / "report/report.md").read_text()
     assert "5 val" in text
-    assert "short side resized to 36, centre of 32 x 32 pixels; 1 skipped" in text
+    assert "| short side resized to 36, centre of 32 x 32 pixels |" in text
+    assert "1 image file could not be read and was skipped." in text
     with ShardDataset(tmp_path / "shards", "val") as val:
         assert val.sources == raw.sources("val")
         assert val.sources[1] == "val/cat/2.jpg"

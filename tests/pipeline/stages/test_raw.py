@@ -5,7 +5,7 @@ from pipeline.stages.raw import open_raw
 from pipeline.stages.report import write_report
 from pipeline.stages.stats import write_stats
 from shardset.errors import CorruptDataError
-from tests.helpers.shard_sets import make_images, make_params, write_raw_set
+from tests.helpers.shard_sets import audit, make_images, make_params, write_raw_set
 
 
 def test_raw_set_is_opened(tmp_path):
@@ -25,5 +25,7 @@ def test_normalized_set_is_not_accepted_as_raw(dtype, tmp_path):
     with pytest.raises(CorruptDataError, match=message):
         normalize_shards(shards_dir, stats_path, tmp_path / "twice", make_params())
     with pytest.raises(CorruptDataError, match=message):
-        write_report(shards_dir, shards_dir, tmp_path / "report", decimals=4)
+        audit(shards_dir, tmp_path / "audit")
+    with pytest.raises(CorruptDataError, match=message):
+        write_report(shards_dir, tmp_path / "audit", shards_dir, tmp_path / "report", decimals=4)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "shards", "stats.json"]
