@@ -19,7 +19,7 @@ def test_stages_are_measured_with_the_inputs_that_they_need(jobs, tiny_raw, tmp_
     monkeypatch.setattr(run, "WORK_DIR", tmp_path / "work")
     monkeypatch.setattr(run, "ROUNDS", 1)
     monkeypatch.setattr(run, "ALTERNATIVES", dict.fromkeys(run.ALTERNATIVES, ()))
-    numbers = {"compared": {}, "bare_mb": {}}
+    numbers: dict[str, dict] = {"compared": {}, "bare_mb": {}}
     run.measure_arrays(jobs, numbers)
     assert [*numbers["compared"]] == [*numbers["bare_mb"]] == [*numbers["machines"]] == jobs
     for (ours,) in numbers["compared"].values():

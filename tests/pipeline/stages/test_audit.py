@@ -115,7 +115,7 @@ def test_planted_pairs_are_listed_and_counted(planted, tmp_path):
     distances = {(row["split"], int(row["index"]), int(row["other_index"])): float(row["distance"]) for row in rows}
     assert distances["train", 51, 50] == distances["test", 1, 8] == distances["test", 7, 5] == 0
     assert all(0 <= distance <= 0.35 for distance in distances.values())
-    clusters = defaultdict(set)
+    clusters: dict[str, set] = defaultdict(set)
     for row in rows:
         clusters[row["cluster"]] |= {(row["split"], row["index"]), (row["other_split"], row["other_index"])}
     assert sorted(map(len, clusters.values())) == [2, 2, 2, 2, 3]
