@@ -115,7 +115,10 @@ def _leaks(details: Details, pairs: Sequence[ListedPair]) -> Iterator[Finding]:
 def _conflicts(details: Details, pairs: Sequence[ListedPair]) -> Iterator[Finding]:
     if not details.label_conflicts:
         if pairs:
-            yield Finding("good", "All near-duplicates have equal labels.", "", "pairs")
+            are = agreeing(details.ignored, "is", "are")
+            judged = f"{counted(details.ignored, 'pair')} judged not to be duplicates {are} left out."
+            text = "All near-duplicates have equal labels."
+            yield Finding("good", text, judged if details.ignored else "", "pairs")
         return
     conflicts = sorted((of for of in pairs if of.is_conflict), key=lambda of: of.pair.distance)
     named = [" and ".join(map(_named, (of.label, of.other_label), images_of(of))) for of in conflicts[:NAMED]]

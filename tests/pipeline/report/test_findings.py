@@ -116,8 +116,17 @@ def test_label_conflicts_are_named(raw, manifest):
     assert one.advice.endswith("(train 21).")
 
 
-def test_equal_labels_are_good_news(raw, manifest):
-    assert finding_with("equal labels", found(manifest, audit_with(raw))).mark == "good"
+@pytest.mark.parametrize(
+    ("ignored", "advice"),
+    [
+        (0, ""),
+        (1, "1 pair judged not to be duplicates is left out."),
+        (30, "30 pairs judged not to be duplicates are left out."),
+    ],
+)
+def test_equal_labels_are_good_news(ignored, advice, raw, manifest):
+    finding = finding_with("equal labels", found(manifest, audit_with(raw, ignored=ignored)))
+    assert (finding.mark, finding.advice) == ("good", advice)
 
 
 def test_exact_duplicates_are_counted(raw, manifest):

@@ -205,6 +205,16 @@ def test_set_without_near_duplicates_has_nothing_to_find(tmp_path):
     assert "near_duplicates.csv" not in page + text
 
 
+@pytest.mark.parametrize(
+    ("num_pairs", "described"), [(20, "20 pairs. The closest:"), (300, "300 pairs. The closest, of each")]
+)
+def test_pairs_say_whether_all_are_shown(num_pairs, described, tmp_path):
+    images = {"train": make_images(300), "test": make_images(300, seed=1)}
+    near = [make_pair(("test", index), ("train", index), index / 1000) for index in range(num_pairs)]
+    page, _ = render(write_raw_set(tmp_path / "raw", **images), tmp_path, near)
+    assert described in page
+
+
 @pytest.mark.parametrize("shape", [(1, 28, 28), (2, 5, 9), (3, 1, 1)])
 def test_any_shape_is_shown(shape, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (50, *shape), np.uint8)
