@@ -39,7 +39,9 @@ def find_candidates(
     similarities = np.empty((stop - start, ROWS_PER_READ), np.float32)
     is_near = np.empty((stop - start, ROWS_PER_READ), np.bool_)
     for first, end in split_range(0, num_others, ROWS_PER_READ):
-        others = _split_parts(index, index.descriptors.read(other_split, first, end))
+        # Transposed in memory, which makes the products a tenth faster.
+        parts = _split_parts(index, index.descriptors.read(other_split, first, end))
+        others = np.ascontiguousarray(parts[0].T), np.ascontiguousarray(parts[1].T)
         # As indices only rise, an equal similarity is never better.
         is_near[:, end - first :] = False
         _compare(queries, others, thresholds, similarities[:, : end - first], is_near[:, : end - first])
@@ -68,12 +70,15 @@ def _compare(
     similarities: Floats,
     is_near: NDArray[np.bool_],
 ) -> None:
-    """Compute the similarities of queries and others, (n, m), and which are above the thresholds of the queries."""
+    """Compute the similarities of queries (n, D) and others (D, m), and which are above the thresholds of the queries.
+
+    Both are given as even and odd parts; the results are written into `similarities` and `is_near`, (n, m).
+    """
     odd = np.empty((ROWS_PER_PRODUCT, similarities.shape[1]), np.float32)
     for first, last in split_range(0, len(similarities), ROWS_PER_PRODUCT):
         rows, odd_rows = similarities[first:last], odd[: last - first]
-        np.matmul(queries[0][first:last], others[0].T, out=rows)
-        np.matmul(queries[1][first:last], others[1].T, out=odd_rows)
+        np.matmul(queries[0][first:last], others[0], out=rows)
+        np.matmul(queries[1][first:last], others[1], out=odd_rows)
         rows += np.abs(odd_rows, out=odd_rows)
         np.greater(rows, thresholds[first:last, None], out=is_near[first:last])
 
