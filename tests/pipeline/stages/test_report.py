@@ -28,7 +28,7 @@ SPLITS = [("train",), ("train", "val"), ("train", "test"), ("train", "val", "tes
 # One for each class of the tiny dataset.
 ODD_NAMES = (
     "<b>airplane</b>",
-    r"$\x$",  # matplotlib would take it for a formula
+    r"$\x$",  # TeX
     r"a|b\|c\\",
     "=1+1",
     "-",
