@@ -79,7 +79,12 @@ def test_import_by_url_reads_from_the_remote(upstream, downstream, tmp_path):
 
 
 def test_dvc_get_fetches_a_split_or_a_file(upstream, downstream):
-    for path, rev in (("data/shards/test", "v1"), ("data/shards/manifest.json", "v2"), ("data/stats.json", "v1")):
+    for path, rev in (
+        ("data/shards/test", "v1"),
+        ("data/shards/manifest.json", "v2"),
+        ("data/stats.json", "v1"),
+        ("data/audit/test_without_leaks.csv", "v2"),
+    ):
         assert_succeeds(downstream.run("dvc", "get", upstream.path, path, "--rev", rev))
     assert sorted(path.name for path in (downstream.path / "test").iterdir()) == [
         "images-00000-of-00001.npy",
@@ -87,6 +92,7 @@ def test_dvc_get_fetches_a_split_or_a_file(upstream, downstream):
     ]
     assert json.loads((downstream.path / "manifest.json").read_bytes())["dtype"] == "uint8"
     assert json.loads((downstream.path / "stats.json").read_bytes())["images"] == 100
+    assert (downstream.path / "test_without_leaks.csv").read_text().splitlines()[:2] == ["split,index", "test,0"]
 
 
 def test_dvc_api_reads_a_version_without_a_checkout(upstream, downstream):

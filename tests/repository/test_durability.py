@@ -44,10 +44,10 @@ runpy.run_module("pipeline", run_name="__main__", alter_sys=True)
 OUTS = {
     "download": ["data/raw"],
     "stats": ["data/stats.json"],
+    "audit": ["data/audit", "data/audit.json"],
     "normalize": ["data/shards"],
     "report": [
-        *("data/report/report.html", "data/report/report.md", "data/report/metrics.json"),
-        *(f"data/report/{name}.csv" for name in ("classes", "images", "near_duplicates", "pixels")),
+        f"data/report/{name}" for name in ("report.html", "report.md", "metrics.json", "pixels.csv", "histograms.csv")
     ],
 }
 
@@ -61,6 +61,8 @@ def project_dir(tiny, tmp_path_factory):
     register_dataset(path / "pipeline", "tiny", tiny.facts())
     params = (REPOSITORY / "params.yaml").read_text().replace("\ndataset: cifar10\n", "\ndataset: tiny\n")
     (path / "params.yaml").write_text(params)
+    (path / "data").mkdir()
+    shutil.copy(REPOSITORY / "data/not_duplicates.csv", path / "data")
     with serve(FileServer(tiny.archive)) as server:
         environment = os.environ | {"PYTHONPATH": str(path), "PIPELINE_SOURCE": server.url}
         for stage in OUTS:

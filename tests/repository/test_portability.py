@@ -30,8 +30,9 @@ def run_all(raw_dir, path, **settings):
     workspace = Workspace(path)
     (path / "data").mkdir(parents=True)
     shutil.copytree(raw_dir, path / "data/raw")
-    shutil.copy(REPOSITORY / "params.yaml", path)
-    for args in (["stats"], ["normalize"], ["report"], ["verify", path / "data/shards"]):
+    for name in ("params.yaml", "data/not_duplicates.csv"):
+        shutil.copy(REPOSITORY / name, path / name)
+    for args in (["stats"], ["audit"], ["normalize"], ["report"], ["verify", path / "data/shards"]):
         done = run(workspace, *args, **settings)
         assert (done.returncode, done.stderr) == (0, "")
     return workspace
@@ -56,7 +57,8 @@ def expected_hashes(tiny_raw, tmp_path_factory):
 def test_bytes_do_not_depend_on_the_environment(name, settings, expected_hashes, tiny_raw, tmp_path):
     workspace = run_all(tiny_raw, tmp_path / name, **settings)
     assert hash_files(workspace.path) == expected_hashes
-    modes = {file.stat().st_mode & 0o077 for file in (workspace.path / "data/shards").rglob("*")}
+    files = [file for name in ("audit", "shards") for file in (workspace.path / "data" / name).rglob("*")]
+    modes = {file.stat().st_mode & 0o077 for file in files}
     assert modes == ({0} if "umask" in settings else {0o044, 0o055})
 
 
