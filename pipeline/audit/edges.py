@@ -33,7 +33,7 @@ def compute_edges(images: Array) -> Floats:
     limits = (np.abs(steps).sum(axis=1, keepdims=True, dtype=np.int64) / steps.shape[1]).astype(np.float32)
     # The squares of all values add up to less than 2^24, so float32 holds each sum of products exactly.
     level = (EXACT_SUM / steps.shape[1]) ** 0.5 - 1
-    scaled = steps * (np.float32(level) / np.maximum(limits, np.float32(1 / steps.shape[1])))
+    scaled = steps.astype(np.float32) * (np.float32(level) / np.maximum(limits, np.float32(1 / steps.shape[1])))
     edges: Floats = np.rint(np.clip(scaled, -np.float32(level), np.float32(level)))
     return edges.reshape(len(images), 2, SIDE - 2 * MARGIN - 2, -1)
 

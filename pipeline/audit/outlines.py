@@ -14,7 +14,6 @@ from shardset.reader import Array
 GRID = 13  # points a side, two pixels apart
 MARGIN = 2  # pixels left out, since many unrelated images have the same frame
 NUM_STEPS = SIDE - 1 - 2 * MARGIN  # along each axis
-BLUR = 3  # steps a side whose sum is a point
 WINDOW = GRID - 2  # points of one image that are compared with those of another one, shifted by up to one point
 NORM = 400  # of the values in the middle window. Their products add up to less than 2^24, so float32 holds them exactly
 ZOOM_UNITS = 16  # weights of points are multiples of 1 / ZOOM_UNITS
@@ -36,9 +35,10 @@ def compute_outlines(images: Array) -> NDArray[np.int8]:
     steps = cut_steps(rows[SIDE:] - rows[:-SIDE], columns[1:] - columns[:-1], MARGIN, SIDE - MARGIN - 1)
     limits = (np.abs(steps).sum(axis=1, keepdims=True, dtype=np.int64) // steps.shape[1] + 1).astype(steps.dtype)
     rows = np.clip(steps, -limits, limits).reshape(len(images), 2, NUM_STEPS, NUM_STEPS)
+    # A point is the sum of 3 x 3 steps.
     blurred_rows = rows[:, :, :-2:2] + rows[:, :, 1:-1:2] + rows[:, :, 2::2]
     blurred = (blurred_rows.reshape(-1, NUM_STEPS).astype(np.float32) @ _blur()).reshape(-1, 2, GRID, GRID)
-    middles = _middles(blurred).reshape(len(images), -1)
+    middles = _middles(blurred).reshape(len(images), -1).astype(np.float64)  # in which all sums of squares are exact
     norms = np.sqrt(np.vecdot(middles, middles))[:, None, None, None]
     outlines: NDArray[np.int8] = np.clip(np.rint(blurred * (NORM / np.maximum(norms, 1))), -127, 127).astype(np.int8)
     return outlines
@@ -61,29 +61,26 @@ def compare_outlines(firsts: Array, seconds: Array) -> Floats:
     return best
 
 
-def compare_zoomed_outlines(firsts: Array, seconds: Array) -> tuple[Floats, NDArray[np.int64]]:
+def compare_zoomed_outlines(firsts: Array, seconds: Array) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Compute how alike pairs of outlines (n, 2, GRID, GRID) are at the best small shift and zoom.
 
     Returns that, (n,), and the index of the zoom in ZOOMS, (n,).
     """
     first_zooms, second_zooms = _zoom(firsts), _zoom(seconds)
-    # A window is a step along a line, and zeros around the middle leave out what it doesn't cover.
     num_pairs, num_values = len(firsts), 2 * GRID * GRID
-    middles, padded = np.zeros_like(first_zooms), np.zeros((num_pairs, 4, num_values + 3 * GRID), np.float32)
+    # A window is a step along a line, and zeros around the middle leave out what it doesn't cover.
+    middles = np.zeros_like(first_zooms)
     _middles(middles)[:] = _middles(first_zooms)
     middles = middles.reshape(num_pairs, 4, 1, 1, -1)
-    padded[:, :, GRID + 1 :][:, :, :num_values] = second_zooms.reshape(num_pairs, 4, -1)
-    windows = sliding_window_view(padded, num_values, 2)[:, :, :-1].reshape(num_pairs, 4, 3, GRID, -1)[:, :, :, :3]
-    others = _middles(second_zooms).reshape(num_pairs, 4, -1)
-    norms = (
-        np.sqrt(np.vecdot(middles, middles).astype(np.float64)[..., 0, 0]),
-        np.sqrt(np.vecdot(others, others).astype(np.float64)),
-    )
+    lines = np.zeros((num_pairs, 4, num_values + 3 * GRID), np.float32)
+    lines[:, :, GRID + 1 :][:, :, :num_values] = second_zooms.reshape(num_pairs, 4, -1)
+    windows = sliding_window_view(lines, num_values, 2)[:, :, :-1].reshape(num_pairs, 4, 3, GRID, -1)[:, :, :, :3]
+    first_norms, second_norms = _norms(first_zooms), _norms(second_zooms)
     alike = np.empty((num_pairs, len(ZOOMS)))
-    for number, (of_first, of_second) in enumerate(ZOOMS):
-        i, j = 2 * of_first[0] + of_first[1], 2 * of_second[0] + of_second[1]
-        products = np.vecdot(windows[:, j], middles[:, i]).max(axis=(1, 2))
-        alike[:, number] = products / np.maximum(norms[0][:, i] * norms[1][:, j], 1)
+    for number, zooms in enumerate(ZOOMS):
+        first, second = (2 * down + across for down, across in zooms)
+        products = np.vecdot(windows[:, second], middles[:, first]).max(axis=(1, 2))
+        alike[:, number] = products / np.maximum(first_norms[:, first] * second_norms[:, second], 1)
     return alike.max(axis=1), alike.argmax(axis=1)
 
 
@@ -91,11 +88,18 @@ def compare_zoomed_outlines(firsts: Array, seconds: Array) -> tuple[Floats, NDAr
 def _blur() -> Floats:
     """Return the weights that blur a line of steps to GRID points, (steps, GRID)."""
     offsets = np.arange(NUM_STEPS)[:, None] - 2 * np.arange(GRID)
-    return ((offsets >= 0) & (offsets < BLUR)).astype(np.float32)
+    return np.isin(offsets, (0, 1, 2)).astype(np.float32)
 
 
 def _middles(outlines: Array) -> Array:
     return outlines[..., 1:-1, 1:-1]
+
+
+def _norms(zooms: Floats) -> NDArray[np.float64]:
+    """Compute the norms of the middles of zoomed outlines (n, 4, 2, GRID, GRID), (n, 4)."""
+    middles = _middles(zooms).reshape(*zooms.shape[:2], -1)
+    norms: NDArray[np.float64] = np.sqrt(np.vecdot(middles, middles).astype(np.float64))
+    return norms
 
 
 def _windows(outlines: Array) -> Floats:

@@ -46,6 +46,17 @@ def test_shifted_images_have_no_distance(shift):
     assert (distances == compute_distances(shifted, edges)).all()
 
 
+def test_edges_are_clipped_steps_of_the_smoothed_image():
+    images = make_images(10)
+    for image, edges in zip(images, compute_edges(images), strict=True):
+        grey = image.sum(axis=0, dtype=np.int64)
+        smooth = grey[:-1, :-1] + grey[:-1, 1:] + grey[1:, :-1] + grey[1:, 1:]
+        steps = np.stack([smooth[1:, :-1] - smooth[:-1, :-1], smooth[:-1, 1:] - smooth[:-1, :-1]])[:, 3:27, 3:27]
+        limit = np.abs(steps).mean()
+        level = (EXACT_SUM / steps.size) ** 0.5 - 1
+        assert np.abs(edges - np.clip(steps, -limit, limit) / limit * level).max() <= 0.51
+
+
 def test_flat_images_have_no_edges():
     flat = compute_edges(np.full((2, 3, 32, 32), 77, np.uint8))
     assert not flat.any()

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from pipeline.audit.descriptors import EXACT_SUM
 from pipeline.audit.outlines import (
     GRID,
+    NORM,
     ZOOMS,
     compare_outlines,
     compare_zoomed_outlines,
@@ -13,6 +14,7 @@ from pipeline.audit.outlines import (
     mirror_outlines,
 )
 from tests.helpers.scenes import draw_scene, take_view
+from tests.helpers.shard_sets import make_images
 
 
 def views(zoom=(1, 1), shift=(0, 0), count=40):
@@ -23,6 +25,26 @@ def views(zoom=(1, 1), shift=(0, 0), count=40):
 def test_mirrored_outlines_are_those_of_the_mirror_image():
     images = views()
     assert np.array_equal(mirror_outlines(compute_outlines(images)), compute_outlines(images[..., ::-1]))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8])
+def test_outlines_follow_from_exact_integers(channels):
+    images = np.random.default_rng(0).integers(0, 2, (20, channels, 32, 32), np.uint8) * np.uint8(255)
+    images[10:] = make_images(10, (channels, 32, 32))
+    for image, outlines in zip(images, compute_outlines(images), strict=True):
+        grey = image.sum(axis=0).astype(object)
+        corners = grey[:-1, :-1], grey[:-1, 1:], grey[1:, :-1], grey[1:, 1:]
+        down = corners[2] + corners[3] - corners[0] - corners[1]
+        right = corners[1] + corners[3] - corners[0] - corners[2]
+        steps = np.stack([down, right])[:, 2:29, 2:29]
+        limit = abs(steps).sum() // steps.size + 1
+        steps = np.clip(steps, -limit, limit)
+        blurred = np.array(
+            [[[of[2 * y : 2 * y + 3, 2 * x : 2 * x + 3].sum() for x in range(13)] for y in range(13)] for of in steps]
+        )
+        norm = float((blurred[:, 1:-1, 1:-1] ** 2).sum()) ** 0.5
+        expected = np.clip(np.rint(blurred.astype(float) * (NORM / norm)), -127, 127)
+        assert np.array_equal(outlines, expected)
 
 
 def test_equal_images_are_alike_and_others_are_not():
