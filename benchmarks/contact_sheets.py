@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from shardset import open_shards
 
+SHEETS_DIR = Path("build/contact_sheets")
 BANDS = (0, 0.1, 0.2, 0.3, 0.35)
 NUM_PAIRS = 48
 COLUMNS = 6
@@ -27,22 +28,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("after", type=Path, help="near_duplicates.csv of data/audit")
     parser.add_argument("before", type=Path, nargs="?", help="the same file of an earlier version")
-    parser.add_argument("--raw", type=Path, default=Path("data/raw"))
-    parser.add_argument("--out", type=Path, default=Path("build/contact_sheets"))
     arguments = parser.parse_args()
-    raw = open_shards(arguments.raw)
+    raw = open_shards("data/raw")
     after = read_pairs(arguments.after)
     chosen = {"all": after}
     if arguments.before:
         before = read_pairs(arguments.before)
         chosen["new"] = {images: distance for images, distance in after.items() if images not in before}
         chosen["lost"] = {images: distance for images, distance in before.items() if images not in after}
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    SHEETS_DIR.mkdir(parents=True, exist_ok=True)
     for name, pairs in chosen.items():
         for splits in sorted({(images[0], images[2]) for images in pairs}):
             of_splits = {images: distance for images, distance in pairs.items() if (images[0], images[2]) == splits}
             for low, high in pairwise(BANDS):
-                draw_band(raw, of_splits, (low, high), arguments.out / f"{name}-{'-'.join(splits)}-{high}.png")
+                draw_band(raw, of_splits, (low, high), SHEETS_DIR / f"{name}-{'-'.join(splits)}-{high}.png")
 
 
 def read_pairs(path):
