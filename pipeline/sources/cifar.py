@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.runtime.tasks import map_tasks
 from pipeline.sources.registry import Batches
 from shardset.errors import CorruptDataError, InputError, named_os_errors
 from shardset.manifest import Split
@@ -65,8 +66,9 @@ def decode(
 
     `source` is where the files come from, for messages. Raises InputError for a file that is not the published one.
     """
-    for name, md5 in files.md5_by_name.items():
-        if (got := hashlib.md5(contents[name], usedforsecurity=False).hexdigest()) != md5:
+    digests = map_tasks(lambda name: hashlib.md5(contents[name], usedforsecurity=False).hexdigest(), files.md5_by_name)
+    for (name, md5), got in zip(files.md5_by_name.items(), digests, strict=True):
+        if got != md5:
             raise InputError(f"{source}: {name}: expected MD5 {md5}, got {got}: it is not the published file")
     images: dict[Split, Array] = {}
     labels: dict[Split, Labels] = {}
