@@ -94,7 +94,7 @@ def _actual_value(data: Any, path: list[str]) -> Iterator[str]:  # noqa: ANN401 
 
 def _allowed_values(model: Any, path: list[str]) -> str:  # noqa: ANN401 (a type)
     for key in path:
-        # An optional type and a list both have the type of interest as their first argument.
-        inner = next(iter(get_args(model)), model)
-        model = inner if key.isdecimal() else get_type_hints(inner)[key]
+        # An optional type and a list both have the type of interest as their first argument, a mapping as its last.
+        inner = get_args(model)[-1] if key == "*" else next(iter(get_args(model)), model)
+        model = inner if key == "*" or key.isdecimal() else get_type_hints(inner)[key]
     return " or ".join(map(repr, get_args(model)))

@@ -1,15 +1,22 @@
 import json
+from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import field
 
 from shardset.models import Model, parse_json, printable, render_json
+
+
+class Part(Model, frozen=True):
+    color: Literal["red", "green"]
 
 
 class Example(Model, frozen=True):
     name: str
     sizes: tuple[int, ...] = ()
+    parts: dict[Literal["left", "right"], Part] = field(default_factory=dict)
 
 
 @given(st.text(), st.integers(1, 80))
@@ -32,6 +39,8 @@ def test_printable_text_has_no_control_characters():
         (b'{"name": null}', "name: should be a string, got null"),
         (b'{"name": "a", "sizes": [1, true]}', "sizes.1: should be a whole number, got true"),
         (b'{"name": "a", "size": 1}', "size: unknown key"),
+        (b'{"name": "a", "parts": {"left": {"color": "blue"}}}', "parts.*.color: should be 'red' or 'green'"),
+        (b'{"name": "a", "parts": {"top": {"color": "red"}}}', "parts: keys should be among the allowed names"),
         (b"{}", "name: missing key"),
         (b"[]", "the file: should be a mapping of keys to values, got []"),
         (b"[" * 200_000, "nested too deeply"),
