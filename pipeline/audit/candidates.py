@@ -15,7 +15,7 @@ from shardset.reader import Array, split_range
 NUM_CANDIDATES = 8
 MIN_SIMILARITY = 0.6  # of candidates, in [-1, 1]
 MAX_QUERIES = 1024
-ROWS_PER_PRODUCT = 128  # images compared with ROWS_PER_READ others at once: 1 MB of similarities, which stays in cache
+ROWS_PER_PRODUCT = 128  # images compared with ROWS_PER_READ others at once: 0.5 MB, which stay in cache
 
 # A candidate is one integer, since these sort fast: its row, its rank by similarity, its index.
 RANK_BITS, INDEX_BITS = 25, 28

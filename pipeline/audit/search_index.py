@@ -14,7 +14,7 @@ from shardset.manifest import Split
 from shardset.reader import Array, split_range
 from shardset.shards import ShardSet
 
-ROWS_PER_READ = 2048
+ROWS_PER_READ = 1024
 
 
 class SearchIndex:
