@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import to_builtins
 
+from pipeline.audit.checksums import write_sums
 from pipeline.audit.details import DETAILS_NAME
 from pipeline.audit.exact_duplicates import find_exact_pairs
 from pipeline.audit.figures import headline_figures, image_rows, make_details, summarize
@@ -51,6 +52,7 @@ def audit_images(raw_dir: Path, audit_dir: Path, metrics_path: Path, params: "Au
         for name, rows in tables.items():
             write_synced(new_dir / name, render_csv(rows))
         write_synced(new_dir / DETAILS_NAME, render_json(to_builtins(details)))
+        write_sums(new_dir)
         raw.check_unchanged()
     write_json(metrics_path, headline_figures(details, exact, pairs))
     check_limits(pairs, exact, params.limits)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.audit.checksums import check_sums
 from pipeline.audit.details import load_details
 from pipeline.audit.pairs import load_pairs
 from pipeline.report.page import render_page, render_text
@@ -37,6 +38,7 @@ def write_report(raw_dir: Path, audit_dir: Path, shards_dir: Path, report_dir: P
     with corrupt_data_hint(AUDIT_HINT):
         details, pairs = load_details(audit_dir), load_pairs(audit_dir, raw)
         check_audit(raw, details)
+        check_sums(audit_dir)
     with corrupt_data_hint(REMAKE_HINT):
         check_origin(raw, shards)
     with repair_hint():

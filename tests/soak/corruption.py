@@ -186,6 +186,15 @@ def damage_raw(random: Random, path: Path) -> None:
     assert [file.name for file in path.iterdir()] == ["raw"], "a stage wrote output nevertheless"
 
 
+def damage_the_audit(random: Random, path: Path) -> None:
+    audit_dir = shutil.copytree(reference_sets() / "audit", path / "audit")
+    damaged = random.choice(sorted(audit_dir.iterdir()))
+    random.choice((flip_a_bit, truncate, remove))(random, damaged)
+    raw_dir, shards_dir = (reference_sets() / name for name in ("raw", "float32"))
+    assert_detected(partial(write_report, raw_dir, audit_dir, shards_dir, path / "report", 4), str(audit_dir))
+    assert not (path / "report").exists(), "a report was written nevertheless"
+
+
 def flip_a_bit_of_the_statistics(random: Random, path: Path) -> None:
     """Normalize with a changed figure. Unless normalize or report rejects it, the shards must be unchanged."""
     sets = reference_sets()
@@ -258,6 +267,13 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         "a shard of data/raw damaged or missing, or an extra file",
         "file named by `audit`, `normalize` and `report`, and for images of train by `stats`; nothing is written",
         damage_raw,
+        quick=5,
+        soak=500,
+    ),
+    Experiment(
+        "a file of data/audit damaged or missing",
+        "detected by `report`; nothing is written",
+        damage_the_audit,
         quick=5,
         soak=500,
     ),

@@ -45,7 +45,7 @@ def expected(synthetic_raw, tmp_path_factory):
 def test_result_is_the_same_with_any_number_of_threads(num_threads, expected, synthetic_raw, tmp_path, monkeypatch):
     monkeypatch.setenv("PIPELINE_THREADS", num_threads)
     assert run_all(synthetic_raw, tmp_path) == expected
-    assert len(expected) == 1 + (2 * (8 + 2) + 3) + (5 + 1) + 5  # of stats, normalize, audit and report
+    assert len(expected) == 1 + (2 * (8 + 2) + 3) + (6 + 1) + 5  # of stats, normalize, audit and report
 
 
 @pytest.mark.parametrize("setting", ["0", "-1", "two", "1.5"])

@@ -22,7 +22,7 @@ from tests.helpers.shard_sets import audit, audit_params, make_images, read_imag
 from tests.helpers.workspace import hash_files
 
 SPLITS = [("train",), ("train", "val"), ("train", "test"), ("train", "val", "test")]
-TABLES = {"near_duplicates.csv", "images.csv", "details.json", "train_without_twins.csv"}
+TABLES = {"near_duplicates.csv", "images.csv", "details.json", "train_without_twins.csv", "SHA256SUMS"}
 
 
 @pytest.fixture(scope="module")
