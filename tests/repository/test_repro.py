@@ -111,7 +111,7 @@ def test_changed_custom_mean_or_std_runs_only_its_readers(tiny_workspace):
     [
         ("pipeline/report/templates/std_note.j2", "A sentence more.\n", {"report"}),
         ("pipeline/card/readme.py", "CARD += 'A sentence more.\\n'\n", {"normalize", "report"}),
-        ("pipeline/audit/limits.py", "# A comment.\n", {"audit", "report"}),
+        ("pipeline/audit/limits.py", "# A comment.\n", {"audit"}),
         # What was judged is not among the pairs found, so `report` has nothing new to read.
         ("data/not_duplicates.csv", "train,1,train,0,0.1,0,cat,cat,0,0123456789abcdef\n", {"audit"}),
         # The card stays the same, so `report` has nothing new to read.
