@@ -25,8 +25,8 @@ def count_values(pixels: Array) -> Integers:
 
 def find_grey(pixels: Array) -> NDArray[np.bool_]:
     """Find images with several channels that are equal in every pixel, (n,)."""
-    equal = (pixels[:, 1:] == pixels[:, :1]).all(axis=(1, 2, 3))
-    return equal & (pixels.shape[1] > 1)
+    equal: NDArray[np.bool_] = (pixels[:, 1:] == pixels[:, :1]).all(axis=(1, 2, 3)) & (pixels.shape[1] > 1)
+    return equal
 
 
 def measure_borders(pixels: Array) -> NDArray[np.float64]:

@@ -54,7 +54,8 @@ class Survey:
     @cached_property
     def brightness(self) -> Floats:
         """The mean of each image over all channels, pixels scaled to [0, 1], (N,)."""
-        return self.sums.sum(axis=1) / (self.values_per_image * PIXEL_MAX)
+        brightness: Floats = self.sums.sum(axis=1) / (self.values_per_image * PIXEL_MAX)
+        return brightness
 
     @cached_property
     def contrast(self) -> Floats:
@@ -62,7 +63,8 @@ class Survey:
         sums, squares = self.sums.sum(axis=1), self.squares.sum(axis=1)
         # In Python's integers: those of 64 bits overflow for images of more than 2.3e7 values.
         radicands = self.values_per_image * squares.astype(object) - sums.astype(object) ** 2
-        return np.sqrt(radicands.astype(np.float64)) / (self.values_per_image * PIXEL_MAX)
+        contrast: Floats = np.sqrt(radicands.astype(np.float64)) / (self.values_per_image * PIXEL_MAX)
+        return contrast
 
     @cached_property
     def clipped_shares(self) -> Floats:
@@ -128,4 +130,5 @@ def _measure(survey: Survey, start: int, pixels: Array, reduced: Array) -> Integ
     survey.borders[rows] = measure_borders(reduced)
     survey.entropies[rows] = measure_entropies(reduced)
     survey.digests[rows] = hash_images(pixels)
-    return counts.sum(axis=0)
+    total: Integers = counts.sum(axis=0)
+    return total

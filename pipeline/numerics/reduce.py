@@ -19,7 +19,8 @@ def reduce_images(pixels: Array, side: int) -> Array:
     # Sums of integers, exact in whatever order they are added, while float32 holds them up to 2^24 or float64 to 2^53.
     wide_enough = np.float32 if 255 * num_units < 2**24 else np.float64
     sums = (down.astype(wide_enough) @ pixels.astype(wide_enough) @ across.T.astype(wide_enough)).astype(np.int64)
-    return ((2 * sums + num_units) // (2 * num_units)).astype(np.uint8)
+    reduced: Array = ((2 * sums + num_units) // (2 * num_units)).astype(np.uint8)
+    return reduced
 
 
 def _shares(size: int, side: int) -> NDArray[np.int64]:
@@ -28,4 +29,5 @@ def _shares(size: int, side: int) -> NDArray[np.int64]:
         return np.eye(size, dtype=np.int64)
     # In units of 1 / side of a pixel, so that a reduced pixel covers `size` units.
     first, units = np.arange(side)[:, None] * size, np.arange(size) * side
-    return np.maximum(np.minimum(first + size, units + side) - np.maximum(first, units), 0)
+    shares: NDArray[np.int64] = np.maximum(np.minimum(first + size, units + side) - np.maximum(first, units), 0)
+    return shares

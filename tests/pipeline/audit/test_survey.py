@@ -70,7 +70,8 @@ def test_each_reduced_image_is_visited_once(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.shards.raw.MAX_SAMPLES_PER_SHARD", 7)
     images = make_images(40, (3, 64, 32))
     raw = write_raw_set(tmp_path / "raw", images, images[:9])
-    visited, seen = defaultdict(dict), []
+    visited: dict[str, dict] = defaultdict(dict)
+    seen = []
     survey_splits(
         raw,
         lambda split, start, reduced: visited[split].update(enumerate(reduced.copy(), start)),

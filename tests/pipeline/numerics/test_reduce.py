@@ -26,9 +26,9 @@ def test_each_pixel_is_the_rounded_mean_of_what_it_covers(height, width, side, s
             edges = [Fraction(width * n, columns) for n in (across, across + 1)]
             by_row = [slow_mean(row, *edges) for row in image[0, 0]]
             total = Fraction(0)
-            first, last = (Fraction(height * n, rows) for n in (down, down + 1))
+            first, last = Fraction(height * down, rows), Fraction(height * (down + 1), rows)
             for i, value in enumerate(by_row):
-                total += max(Fraction(0), min(last, i + 1) - max(first, i)) * value
+                total += max(Fraction(0), min(last, Fraction(i + 1)) - max(first, Fraction(i))) * value
             expected[down, across] = (total / (last - first) + Fraction(1, 2)).__floor__()
     assert np.array_equal(reduce_images(image, side)[0, 0], expected)
 

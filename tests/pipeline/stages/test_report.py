@@ -155,7 +155,8 @@ def test_class_names_are_escaped(tiny_raw, report_on_tiny, tmp_path):
     for name, source_dir in (("raw", tiny_raw), ("shards", tmp_path / "shards")):
         with_classes(source_dir, tmp_path / "named" / name, *ODD_NAMES)
     audit(tmp_path / "named/raw", tmp_path / "named/audit")
-    write_report(*(tmp_path / "named" / name for name in ("raw", "audit", "shards")), tmp_path / "report", 4)
+    raw_dir, audit_dir, shards_dir = (tmp_path / "named" / name for name in ("raw", "audit", "shards"))
+    write_report(raw_dir, audit_dir, shards_dir, tmp_path / "report", 4)
     page, markdown = ((tmp_path / "report" / name).read_text(encoding="utf-8") for name in ("report.html", "report.md"))
     in_page = "\n".join(html_texts(page))
     in_markdown = "\n".join(html_texts(MarkdownIt().enable(["table", "strikethrough"]).render(markdown)))
@@ -257,8 +258,9 @@ def test_set_replaced_during_the_run_leaves_no_report(replaced, tmp_path, monkey
         return page
 
     monkeypatch.setattr("pipeline.stages.report.render_page", render_and_replace)
+    raw_dir, audit_dir, shards_dir = (tmp_path / "first" / name for name in ("raw", "audit", "shards"))
     with pytest.raises(CorruptDataError, match=f"{replaced}: was replaced by another set while it was being read"):
-        write_report(*(tmp_path / "first" / name for name in ("raw", "audit", "shards")), tmp_path / "report", 4)
+        write_report(raw_dir, audit_dir, shards_dir, tmp_path / "report", 4)
     assert not (tmp_path / "report").exists()
 
 
