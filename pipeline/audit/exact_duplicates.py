@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from itertools import combinations_with_replacement
 
-from pipeline.audit.near_duplicates import Pair
+from pipeline.audit.pairs import Pair
 from shardset.content import Digests
 from shardset.manifest import Split
 

@@ -7,9 +7,10 @@ from math import fsum
 import numpy as np
 
 from pipeline.audit.details import Band, ClassFigures, Details, SplitDetails, Spread
-from pipeline.audit.near_duplicates import MAX_DISTANCE, Pair, is_searched
+from pipeline.audit.lists import ListedPair, find_leaked, find_twins
+from pipeline.audit.near_duplicates import MAX_DISTANCE, is_searched
 from pipeline.audit.oddities import find_oddities
-from pipeline.audit.pairs import ListedPair, find_leaked, find_twins
+from pipeline.audit.pairs import Pair
 from pipeline.audit.survey import Floats, Survey, survey_statistics
 from pipeline.numerics.sums import PIXEL_MAX
 from pipeline.runtime.files import escape_formula

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from pipeline.audit.near_duplicates import Pair
-from pipeline.audit.pairs import ListedPair
+from pipeline.audit.lists import ListedPair
+from pipeline.audit.pairs import Pair
 from pipeline.errors import PipelineError
 
 NUM_LISTED = 20

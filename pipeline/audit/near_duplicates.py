@@ -10,7 +10,6 @@ added. The pairs are therefore the same on every machine, although matrix produc
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
@@ -20,6 +19,7 @@ from pipeline.audit.candidates import MAX_QUERIES, NUM_CANDIDATES, find_candidat
 from pipeline.audit.descriptors import GRID
 from pipeline.audit.edges import compute_distances, compute_edges, zoom_images
 from pipeline.audit.outlines import ZOOMS, compare_outlines, compare_zoomed_outlines, mirror_outlines
+from pipeline.audit.pairs import Pair
 from pipeline.audit.search_index import SearchIndex
 from pipeline.runtime.tasks import Progress, map_tasks
 from shardset.manifest import Split
@@ -33,22 +33,6 @@ MIN_ZOOMED_OUTLINES = 0.65
 BLOCK = 128
 
 Indices = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """An image and an earlier near-duplicate, of the same split or of an earlier one.
-
-    `distance` is 0 for equal edges, 1 for unrelated ones. `mirrored` tells whether one is like the mirror image of the
-    other.
-    """
-
-    split: Split
-    index: int
-    other_split: Split
-    other_index: int
-    distance: float
-    mirrored: bool
 
 
 def is_searched(image_shape: tuple[int, int, int]) -> bool:

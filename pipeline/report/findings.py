@@ -6,7 +6,7 @@ from math import prod
 from typing import Literal
 
 from pipeline.audit.details import Details, Oddity
-from pipeline.audit.pairs import ListedPair
+from pipeline.audit.lists import ListedPair
 from pipeline.report.balance import balance_sentence, is_balanced
 from pipeline.report.galleries import images_of
 from pipeline.report.pictures import Image

@@ -8,7 +8,7 @@ from math import ceil
 import numpy as np
 
 from pipeline.audit.details import Details, Oddity
-from pipeline.audit.pairs import ListedPair
+from pipeline.audit.lists import ListedPair
 from pipeline.report.pictures import Image, thumbnail_bytes
 from shardset.manifest import Split
 from shardset.shards import ShardSet

@@ -7,7 +7,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from pipeline.audit.details import Band, Details
-from pipeline.audit.pairs import ListedPair
+from pipeline.audit.lists import ListedPair
 from pipeline.card.origins import ORIGINS
 from pipeline.numerics.reduce import reduce_images
 from pipeline.report.balance import balance_sentence, is_balanced

@@ -11,8 +11,8 @@ from pipeline.audit.details import DETAILS_NAME
 from pipeline.audit.exact_duplicates import find_exact_pairs
 from pipeline.audit.figures import headline_figures, image_rows, make_details, summarize
 from pipeline.audit.limits import check_limits
+from pipeline.audit.lists import NEAR_DUPLICATES_NAME, list_pairs, lists_to_keep, load_ignored, pair_rows
 from pipeline.audit.near_duplicates import find_near_duplicates
-from pipeline.audit.pairs import NEAR_DUPLICATES_NAME, list_pairs, lists_to_keep, load_ignored, pair_rows
 from pipeline.audit.search_index import SearchIndex
 from pipeline.audit.survey import survey_splits
 from pipeline.runtime.files import render_csv, replace_dir, write_json, write_synced

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipeline.audit.checksums import check_sums
 from pipeline.audit.details import load_details
-from pipeline.audit.pairs import load_pairs
+from pipeline.audit.lists import load_pairs
 from pipeline.report.page import render_page, render_text
 from pipeline.report.proof import (
     check_audit,

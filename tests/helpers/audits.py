@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pipeline.audit.details import Details
 from pipeline.audit.exact_duplicates import find_exact_pairs
 from pipeline.audit.figures import make_details
-from pipeline.audit.near_duplicates import Pair
-from pipeline.audit.pairs import ListedPair, list_pairs
+from pipeline.audit.lists import ListedPair, list_pairs
+from pipeline.audit.pairs import Pair
 from pipeline.audit.survey import survey_splits
 from shardset.shards import ShardSet
 

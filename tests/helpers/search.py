@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.audit.near_duplicates import Pair, find_near_duplicates
+from pipeline.audit.near_duplicates import find_near_duplicates
+from pipeline.audit.pairs import Pair
 from pipeline.audit.search_index import SearchIndex
 from shardset.shards import ShardSet
 

@@ -109,8 +109,26 @@ def test_near_duplicates_are_counted_as_in_the_audit():
     assert f"{leaked} of CIFAR-10's 10,000 test images ({leaked / 10_000:.1%})" in page
     assert f"{twins:,} of its 50,000 train images ({twins / 50_000:.1%})" in page
     assert f"{leaked} test images" in re.sub(r"\s+", " ", README)
-    line = f"{found['near_duplicates']:,} pairs of near-duplicates, {leaked:,} leaked test images, {twins:,} train twins"
+    line = (
+        f"{found['near_duplicates']:,} pairs of near-duplicates, {leaked:,} leaked test images, {twins:,} train twins"
+    )
     assert line in README
+
+
+def test_leaks_and_accuracy_are_those_of_the_example():
+    """Also of the same list: with another one, the accuracy isn't that of a whole number of images."""
+    metrics = json.loads((REPOSITORY / "examples/train/dvclive/metrics.json").read_bytes())["test"]
+    leaked = json.loads((REPOSITORY / "data/audit.json").read_bytes())["test"]["leaked"]
+    num_right, num_kept = round(metrics["accuracy"] * 10_000), 10_000 - leaked
+    num_right_kept = round(metrics["accuracy_without_leaks"] * num_kept)
+    assert num_right_kept / num_kept == metrics["accuracy_without_leaks"]
+    page = read("docs/near-duplicates.md")
+    for name, right, images in (
+        ("all", num_right, 10_000),
+        ("without leaks", num_right_kept, num_kept),
+        ("leaks alone", num_right - num_right_kept, leaked),
+    ):
+        assert f"| {name} | {images:,} | {100 * right / images:.2f} |" in page
 
 
 def test_slowest_accepted_download_takes_as_long_as_documented():

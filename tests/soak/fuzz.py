@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
 from pipeline.audit.details import DETAILS_NAME, load_details
-from pipeline.audit.pairs import NEAR_DUPLICATES_NAME, load_ignored, load_pairs
+from pipeline.audit.lists import NEAR_DUPLICATES_NAME, load_ignored, load_pairs
 from pipeline.params import Params, load_params
 from shardset.errors import CorruptDataError, InputError
 from shardset.manifest import Manifest, _parse_manifest, render_manifest

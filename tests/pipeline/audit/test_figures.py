@@ -7,8 +7,8 @@ from msgspec import to_builtins
 from pipeline.audit.details import load_details
 from pipeline.audit.exact_duplicates import find_exact_pairs
 from pipeline.audit.figures import NUM_BINS, headline_figures, image_rows, make_details, summarize
-from pipeline.audit.near_duplicates import Pair
-from pipeline.audit.pairs import list_pairs
+from pipeline.audit.lists import list_pairs
+from pipeline.audit.pairs import Pair
 from pipeline.audit.survey import survey_splits
 from pipeline.numerics.statistics import compute_statistics
 from pipeline.runtime.files import render_csv
@@ -119,7 +119,7 @@ def test_histograms_count_every_image(audited, details):
     assert (
         details.splits["train"].histograms["brightness"][0] == details.splits["train"].histograms["brightness"][-1] == 1
     )
-    assert [details.splits["train"].histograms["contrast"][bin] for bin in (0, -1)] == [2, 1]
+    assert [details.splits["train"].histograms["contrast"][end] for end in (0, -1)] == [2, 1]
 
 
 def test_each_image_has_a_row(audited):

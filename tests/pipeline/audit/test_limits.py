@@ -1,8 +1,8 @@
 import pytest
 
 from pipeline.audit.limits import NUM_LISTED, check_limits
-from pipeline.audit.near_duplicates import Pair
-from pipeline.audit.pairs import ListedPair
+from pipeline.audit.lists import ListedPair
+from pipeline.audit.pairs import Pair
 from pipeline.errors import PipelineError
 
 

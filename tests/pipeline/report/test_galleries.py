@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.audit.pairs import ListedPair
+from pipeline.audit.lists import ListedPair
 from pipeline.report.galleries import (
     CLUSTER_IMAGES,
     CLUSTERS,
