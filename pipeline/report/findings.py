@@ -7,7 +7,7 @@ from typing import Literal
 
 from pipeline.audit.details import Details, Oddity
 from pipeline.audit.lists import ListedPair
-from pipeline.report.balance import balance_sentence, is_balanced
+from pipeline.report.balance import balance_sentence, shifted_classes, unbalanced_splits
 from pipeline.report.galleries import images_of
 from pipeline.report.pictures import Image
 from pipeline.report.proof import ValueFigures
@@ -172,15 +172,32 @@ def _balance(details: Details) -> Iterator[Finding]:
             named = ", ".join(empty[:NAMED]) + (", and others" if len(empty) > NAMED else "")
             noun = agreeing(len(empty), "class has", "classes have")
             yield Finding("look", f"{len(empty):,} {noun} no {split} image.", f"{named}.", "classes")
-    if is_balanced(details):
-        yield Finding("good", "Classes are balanced.", balance_sentence(details), "classes")
-    else:
+    unbalanced = unbalanced_splits(details)
+    if unbalanced:
+        where = "" if len(unbalanced) == len(details.splits) else f" in {' and '.join(unbalanced)}"
         yield Finding(
-            "look",
-            "Classes are unbalanced.",
+            "look" if "train" in unbalanced else "note",
+            f"Classes are unbalanced{where}.",
             f"{balance_sentence(details)} Accuracy alone hides the small classes: report it by class.",
             "classes",
         )
+    else:
+        yield Finding("good", "Classes are balanced.", balance_sentence(details), "classes")
+    shifted = shifted_classes(details)
+    if shifted:
+        yield Finding(
+            "note",
+            f"Class shares in {' and '.join(shifted)} differ from those in train.",
+            " ".join(_shift(details, split, name) for split, name in shifted.items()),
+            "classes",
+        )
+
+
+def _shift(details: Details, split: Split, name: str) -> str:
+    train, other = (
+        share(of.classes[name].samples, of.samples) for of in (details.splits["train"], details.splits[split])
+    )
+    return f"{name}: {train} of train, {other} of {split}."
 
 
 def _oddities(details: Details) -> Iterator[Finding]:

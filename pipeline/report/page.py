@@ -10,11 +10,11 @@ from pipeline.audit.details import Band, Details
 from pipeline.audit.lists import ListedPair
 from pipeline.card.origins import ORIGINS
 from pipeline.numerics.reduce import reduce_images
-from pipeline.report.balance import balance_sentence, is_balanced
+from pipeline.report.balance import balance_sentence, shifted_classes, unbalanced_splits
 from pipeline.report.findings import Normalized, find_findings, raw_bytes
 from pipeline.report.galleries import ENDS, Galleries, choose_images, images_of, kind_of
 from pipeline.report.pictures import Image, Png, draw_thumbnails, draw_values
-from pipeline.report.plots import plot_channels, plot_histogram
+from pipeline.report.plots import SPLIT_COLORS, plot_channels, plot_histogram
 from pipeline.report.proof import value_table
 from pipeline.report.wording import counted, megabytes, share
 from shardset.manifest import Manifest
@@ -57,6 +57,8 @@ def render_page(
         names=names,
         value_rows=_draw_values(raw, galleries, table),
         limit=float(np.abs(table).max()),
+        split_colors=SPLIT_COLORS,
+        largest_share=_largest_share(details),
         channel_plots=plot_channels(details.splits, table),
         image_plots=[plot_histogram(details.splits, "brightness", 1), plot_histogram(details.splits, "contrast", 0.5)],
     )
@@ -103,7 +105,7 @@ def _collect_facts(
         "normalize_line": normalize_line(manifest),
         "details": details,
         "normalized": normalized,
-        "balanced": is_balanced(details),
+        "even": not (unbalanced_splits(details) or shifted_classes(details)),
         "balance": balance_sentence(details),
         "num_pairs": len(pairs),
         "bands": _group_bands(details),
@@ -126,6 +128,11 @@ def _collect_choices(manifest: Manifest, galleries: Galleries, names: Mapping[Im
         "reasons": [(f"reason-{number}", of.name) for number, of in enumerate(galleries.oddities)],
         "all_splits": [(split, split) for split in manifest.splits],
     }
+
+
+def _largest_share(details: Details) -> float:
+    """Find the largest share of a class in any split."""
+    return max(of_class.samples / of.samples for of in details.splits.values() for of_class in of.classes.values())
 
 
 def _group_bands(details: Details) -> dict[str, list[Band]]:

@@ -172,6 +172,17 @@ def test_unbalanced_and_empty_classes_are_named(manifest, tmp_path):
     assert not any("no train image" in finding.text for finding in findings)
 
 
+def test_unbalanced_split_other_than_train_is_noted(manifest, tmp_path):
+    raw = write_raw_set(tmp_path / "raw", make_images(8), make_images(3, seed=1))
+    findings = found(manifest, audit_with(raw))
+    unbalanced = finding_with("Classes are unbalanced in test.", findings)
+    assert unbalanced.mark == "note"
+    assert unbalanced.advice.startswith("Each class has 4 train images and 1 (class_1) to 2 (class_0) test images.")
+    shifted = finding_with("Class shares in test differ from those in train.", findings)
+    assert (shifted.mark, shifted.advice) == ("note", "class_0: 50% of train, 67% of test.")
+    assert not any("Classes are balanced." in finding.text for finding in findings)
+
+
 def test_odd_images_are_counted_and_shown(manifest, tmp_path):
     images = make_images(20)
     images[[3, 5]] = images[[3, 5], :1]

@@ -229,12 +229,13 @@ def test_any_shape_is_shown(shape, tmp_path):
     )
 
 
-def test_classes_have_bars_only_where_they_are_unbalanced(tmp_path):
-    images = make_images(9, (1, 8, 8))
-    for num_images, num_bars in ((8, 0), (9, 2)):
-        raw = write_raw_set(tmp_path / f"{num_images}/raw", images[:num_images])
-        page, _ = render(raw, tmp_path / str(num_images))
-        assert page.count('class="bar"') == num_bars
+@pytest.mark.parametrize(("num_train", "num_test", "num_bars"), [(8, 0, 0), (9, 0, 2), (8, 4, 0), (8, 3, 4)])
+def test_classes_have_bars_only_where_they_are_unbalanced(num_train, num_test, num_bars, tmp_path):
+    images = make_images(13, (1, 8, 8))
+    test = {"test": images[-num_test:]} if num_test else {}
+    page, _ = render(write_raw_set(tmp_path / "raw", images[:num_train], **test), tmp_path)
+    assert page.count('class="bar"') == num_bars
+    assert page.count('class="key"') == num_bars / 2
 
 
 def test_many_classes_are_folded_and_some_shown(tmp_path):
