@@ -84,8 +84,9 @@ class Details(Model, frozen=True):
     """The contents of details.json.
 
     `content_sha256` identifies the data. `searched` is false if the images are too small to be compared; exact
-    duplicates are found nevertheless. `ignored` counts the pairs that were left out because they were judged before.
-    `clusters` counts the groups of images that near-duplicates connect, `largest_cluster` the images of the largest.
+    duplicates are found nevertheless. `ignored` counts the pairs that were left out because they were judged before,
+    `ignored_conflicts` those of them whose labels differ. `clusters` counts the groups of images that near-duplicates
+    connect, `largest_cluster` the images of the largest.
     """
 
     content_sha256: str
@@ -97,6 +98,7 @@ class Details(Model, frozen=True):
     clusters: int
     largest_cluster: int
     ignored: int
+    ignored_conflicts: int
     oddities: tuple[Oddity, ...]
 
 

@@ -7,7 +7,7 @@ from math import fsum
 import numpy as np
 
 from pipeline.audit.details import Band, ClassFigures, Details, SplitDetails, Spread
-from pipeline.audit.lists import ListedPair, find_leaked, find_twins
+from pipeline.audit.lists import LeftOut, ListedPair, find_leaked, find_twins
 from pipeline.audit.near_duplicates import MAX_DISTANCE, is_searched
 from pipeline.audit.oddities import find_oddities
 from pipeline.audit.pairs import Pair
@@ -25,9 +25,13 @@ IMAGE_COLUMNS = ["split", "index", "label", "brightness", "contrast", "grey", "c
 
 
 def make_details(
-    raw: ShardSet, surveys: Mapping[Split, Survey], exact: Sequence[Pair], pairs: Sequence[ListedPair], ignored: int
+    raw: ShardSet,
+    surveys: Mapping[Split, Survey],
+    exact: Sequence[Pair],
+    pairs: Sequence[ListedPair],
+    left_out: LeftOut,
 ) -> Details:
-    """Collect the figures of details.json; `exact` as from `find_exact_pairs`, `ignored` is a number of pairs."""
+    """Collect the figures of details.json; `exact` is what `find_exact_pairs` found."""
     cluster_sizes = Counter(of_cluster for _, of_cluster in {image for of in pairs for image in _images_of(of)})
     num_exact = Counter((pair.split, pair.other_split) for pair in exact)
     return Details(
@@ -39,7 +43,8 @@ def make_details(
         label_conflicts=sum(of.is_conflict for of in pairs),
         clusters=len(cluster_sizes),
         largest_cluster=max(cluster_sizes.values(), default=0),
-        ignored=ignored,
+        ignored=left_out.pairs,
+        ignored_conflicts=left_out.conflicts,
         oddities=find_oddities(surveys),
     )
 

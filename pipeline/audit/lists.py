@@ -53,12 +53,20 @@ class ListedPair:
         return self.label != self.other_label
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """How many pairs were left out because people judged them not to be duplicates, and how many with other labels."""
+
+    pairs: int
+    conflicts: int
+
+
 def list_pairs(
     raw: ShardSet, found: Iterable[Pair], digests: Mapping[Split, Digests], ignored: AbstractSet[str]
-) -> tuple[list[ListedPair], int]:
+) -> tuple[list[ListedPair], LeftOut]:
     """List pairs in the order of their splits and indices, each once at its least distance.
 
-    Pairs whose id is in `ignored` are left out; returns their number too.
+    Pairs whose id is in `ignored` are left out, and counted.
     """
     closest: dict[tuple[Split, int, Split, int], Pair] = {}
     for pair in sorted(found, key=lambda pair: pair.distance):
@@ -72,7 +80,10 @@ def list_pairs(
     kept = [(pair, of_pair) for pair, of_pair in zip(pairs, ids, strict=True) if of_pair not in ignored]
     clusters = find_clusters([pair for pair, _ in kept])
     numbered = [(pair, cluster, of_pair) for (pair, of_pair), cluster in zip(kept, clusters, strict=True)]
-    return _with_labels(raw, numbered), len(pairs) - len(kept)
+    left_out = _with_labels(
+        raw, [(pair, 0, of_pair) for pair, of_pair in zip(pairs, ids, strict=True) if of_pair in ignored]
+    )
+    return _with_labels(raw, numbered), LeftOut(len(left_out), sum(of.is_conflict for of in left_out))
 
 
 def lists_to_keep(raw: ShardSet, pairs: Sequence[ListedPair]) -> dict[str, list[tuple[object, ...]]]:

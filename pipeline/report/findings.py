@@ -116,7 +116,12 @@ def _conflicts(details: Details, pairs: Sequence[ListedPair]) -> Iterator[Findin
     if not details.label_conflicts:
         if pairs:
             are = agreeing(details.ignored, "is", "are")
-            judged = f"{counted(details.ignored, 'pair')} judged not to be duplicates {are} left out."
+            differing = f", {details.ignored_conflicts:,} of them with different labels," * bool(
+                details.ignored_conflicts
+            )
+            judged = (
+                f"{counted(details.ignored, 'pair')} that people judged not to be duplicates{differing} {are} left out."
+            )
             text = "All near-duplicates have equal labels."
             yield Finding("good", text, judged if details.ignored else "", "pairs")
         return

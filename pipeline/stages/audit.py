@@ -43,8 +43,8 @@ def audit_images(raw_dir: Path, audit_dir: Path, metrics_path: Path, params: "Au
             raw.check_content(digests)
             found = find_near_duplicates(index, progress)
         exact = find_exact_pairs(digests)
-        pairs, num_ignored = list_pairs(raw, [*found, *exact], digests, ignored)
-        details = make_details(raw, surveys, exact, pairs, num_ignored)
+        pairs, left_out = list_pairs(raw, [*found, *exact], digests, ignored)
+        details = make_details(raw, surveys, exact, pairs, left_out)
         tables = {
             NEAR_DUPLICATES_NAME: pair_rows(pairs),
             "images.csv": image_rows(raw, surveys, pairs),

@@ -5,19 +5,23 @@ from collections.abc import Iterable
 from pipeline.audit.details import Details
 from pipeline.audit.exact_duplicates import find_exact_pairs
 from pipeline.audit.figures import make_details
-from pipeline.audit.lists import ListedPair, list_pairs
+from pipeline.audit.lists import LeftOut, ListedPair, list_pairs
 from pipeline.audit.pairs import Pair
 from pipeline.audit.survey import survey_splits
 from shardset.shards import ShardSet
 
+NOTHING_LEFT_OUT = LeftOut(0, 0)
 
-def audit_with(raw: ShardSet, near: Iterable[Pair] = (), ignored: int = 0) -> tuple[Details, list[ListedPair]]:
+
+def audit_with(
+    raw: ShardSet, near: Iterable[Pair] = (), left_out: LeftOut = NOTHING_LEFT_OUT
+) -> tuple[Details, list[ListedPair]]:
     """Survey a raw shard set, with `near` instead of a search."""
     surveys = survey_splits(raw, lambda *_: None, lambda *_: None)
     digests = {split: survey.digests for split, survey in surveys.items()}
     exact = find_exact_pairs(digests)
     pairs, _ = list_pairs(raw, [*near, *exact], digests, set())
-    return make_details(raw, surveys, exact, pairs, ignored), pairs
+    return make_details(raw, surveys, exact, pairs, left_out), pairs
 
 
 def make_pair(image, other, distance=0.1, *, mirrored=False) -> Pair:

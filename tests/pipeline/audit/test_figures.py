@@ -7,13 +7,14 @@ from msgspec import to_builtins
 from pipeline.audit.details import load_details
 from pipeline.audit.exact_duplicates import find_exact_pairs
 from pipeline.audit.figures import NUM_BINS, headline_figures, image_rows, make_details, summarize
-from pipeline.audit.lists import list_pairs
+from pipeline.audit.lists import LeftOut, list_pairs
 from pipeline.audit.pairs import Pair
 from pipeline.audit.survey import survey_splits
 from pipeline.numerics.statistics import compute_statistics
 from pipeline.runtime.files import render_csv
 from shardset.errors import CorruptDataError
 from shardset.models import render_json
+from tests.helpers.audits import NOTHING_LEFT_OUT
 from tests.helpers.shard_sets import make_images, read_images, write_raw_set
 
 
@@ -45,13 +46,14 @@ def audited(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def details(audited):
-    return make_details(*audited, ignored=7)
+    return make_details(*audited, LeftOut(7, 2))
 
 
 def test_details_describe_each_split(audited, details):
     raw, surveys, *_ = audited
     assert list(details.splits) == ["train", "val", "test"]
-    assert (details.content_sha256, details.searched, details.ignored) == (raw.manifest.content_sha256, True, 7)
+    assert (details.content_sha256, details.searched) == (raw.manifest.content_sha256, True)
+    assert (details.ignored, details.ignored_conflicts) == (7, 2)
     for split, of in details.splits.items():
         pixels, labels = read_images(raw, split), raw.labels(split)
         assert of.samples == len(pixels)
@@ -162,7 +164,7 @@ def test_details_are_read_back(details, tmp_path):
 def test_class_without_samples_in_a_split_has_no_color(tmp_path):
     raw = write_raw_set(tmp_path / "raw", make_images(5), make_images(2, seed=1), num_classes=4)
     surveys = survey_splits(raw, lambda *_: None, lambda *_: None)
-    details = make_details(raw, surveys, [], [], ignored=0)
+    details = make_details(raw, surveys, [], [], NOTHING_LEFT_OUT)
     of_class = details.splits["test"].classes["class_3"]
     assert (of_class.samples, of_class.mean_color, of_class.brightness) == (0, None, None)
     assert (details.clusters, details.largest_cluster) == (0, 0)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.audit.lists import (
+    LeftOut,
     find_leaked,
     find_twins,
     list_pairs,
@@ -46,9 +47,9 @@ FOUND = [
 
 
 def test_pairs_are_listed_in_the_order_of_splits_and_indices(raw, digests):
-    listed, num_ignored = list_pairs(raw, FOUND, digests, set())
+    listed, left_out = list_pairs(raw, FOUND, digests, set())
     assert [of.pair for of in listed] == [FOUND[3], FOUND[2], FOUND[4], FOUND[1], FOUND[0]]
-    assert num_ignored == 0
+    assert left_out == LeftOut(pairs=0, conflicts=0)
     # Labels alternate by index.
     assert [(of.label, of.other_label) for of in listed] == [
         ("class_1", "class_0"),
@@ -70,10 +71,16 @@ def test_pair_found_twice_is_listed_once_at_its_least_distance(raw, digests):
 
 def test_ignored_pair_is_left_out_of_clusters_too(raw, digests):
     listed, _ = list_pairs(raw, FOUND, digests, set())
-    kept, num_ignored = list_pairs(raw, FOUND, digests, {listed[4].id, "0" * 16})
+    kept, left_out = list_pairs(raw, FOUND, digests, {listed[4].id, "0" * 16})
     assert [of.pair for of in kept] == [of.pair for of in listed[:4]]
     assert [of.cluster for of in kept] == [0, 1, 2, 3]
-    assert num_ignored == 1
+    assert left_out == LeftOut(pairs=1, conflicts=1)
+
+
+def test_ignored_pairs_with_equal_labels_are_no_conflicts(raw, digests):
+    listed, _ = list_pairs(raw, FOUND, digests, set())
+    _, left_out = list_pairs(raw, FOUND, digests, {listed[1].id, listed[2].id})
+    assert left_out == LeftOut(pairs=2, conflicts=1)
 
 
 def test_id_of_a_pair_follows_from_its_pixels_alone(raw, digests, tmp_path):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from pipeline.audit.lists import LeftOut
 from pipeline.report.findings import EXAMPLES, NAMED, find_findings, raw_bytes
 from pipeline.report.proof import ValueFigures
 from pipeline.stages.normalize import normalize_shards
@@ -117,15 +118,22 @@ def test_label_conflicts_are_named(raw, manifest):
 
 
 @pytest.mark.parametrize(
-    ("ignored", "advice"),
+    ("left_out", "advice"),
     [
-        (0, ""),
-        (1, "1 pair judged not to be duplicates is left out."),
-        (30, "30 pairs judged not to be duplicates are left out."),
+        (LeftOut(0, 0), ""),
+        (LeftOut(1, 0), "1 pair that people judged not to be duplicates is left out."),
+        (
+            LeftOut(1, 1),
+            "1 pair that people judged not to be duplicates, 1 of them with different labels, is left out.",
+        ),
+        (
+            LeftOut(30, 4),
+            "30 pairs that people judged not to be duplicates, 4 of them with different labels, are left out.",
+        ),
     ],
 )
-def test_equal_labels_are_good_news(ignored, advice, raw, manifest):
-    finding = finding_with("equal labels", found(manifest, audit_with(raw, ignored=ignored)))
+def test_equal_labels_are_good_news(left_out, advice, raw, manifest):
+    finding = finding_with("equal labels", found(manifest, audit_with(raw, left_out=left_out)))
     assert (finding.mark, finding.advice) == ("good", advice)
 
 

@@ -28,6 +28,7 @@ from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.stats import write_stats
 from shardset.errors import CorruptDataError
 from shardset.shards import open_shards
+from tests.helpers.audits import NOTHING_LEFT_OUT
 from tests.helpers.shard_sets import make_params, read_images, write_raw_set
 
 RGB = ("red", "green", "blue")
@@ -56,7 +57,7 @@ def normalize(raw, tmp_path):
 
 def details_of(raw):
     surveys = survey_splits(raw, lambda *_: None, lambda *_: None)
-    return make_details(raw, surveys, [], [], ignored=0)
+    return make_details(raw, surveys, [], [], NOTHING_LEFT_OUT)
 
 
 def train_of(raw):

@@ -10,6 +10,7 @@ from pipeline.report.proof import ValueFigures, compute_figures
 from pipeline.report.tables import make_metrics, make_tables, percent
 from pipeline.runtime.files import render_csv
 from shardset.shards import open_shards
+from tests.helpers.audits import NOTHING_LEFT_OUT
 from tests.helpers.shard_sets import make_images, write_raw_set
 
 UNIT_TABLE = np.tile(np.arange(256, dtype=np.float32) / np.float32(255), (3, 1))
@@ -17,7 +18,7 @@ UNIT_TABLE = np.tile(np.arange(256, dtype=np.float32) / np.float32(255), (3, 1))
 
 def details_of(raw):
     surveys = survey_splits(raw, lambda split, start, images: None, lambda action, done, total: None)
-    return make_details(raw, surveys, [], [], 0).splits
+    return make_details(raw, surveys, [], [], NOTHING_LEFT_OUT).splits
 
 
 @pytest.fixture(scope="module")
