@@ -46,7 +46,7 @@ def audited(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def details(audited):
-    return make_details(*audited, LeftOut(7, 2))
+    return make_details(*audited, left_out=LeftOut(7, 2))
 
 
 def test_details_describe_each_split(audited, details):
