@@ -5,12 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
 
 from pipeline.audit.details import Band, Details
 from pipeline.audit.lists import ListedPair
 from pipeline.card.origins import ORIGINS
 from pipeline.numerics.reduce import reduce_images
 from pipeline.report.balance import balance_sentence, shifted_classes, unbalanced_splits
+from pipeline.report.duplicates import CLOSE
 from pipeline.report.findings import Normalized, find_findings, raw_bytes
 from pipeline.report.galleries import ENDS, Galleries, choose_images, images_of, kind_of
 from pipeline.report.pictures import Image, Png, draw_thumbnails, draw_values
@@ -26,6 +28,7 @@ NUM_VALUE_IMAGES = 3  # whose normalized values are drawn
 DIGITS = 4  # of mean and std in the line to copy
 
 # Underscores within a word are only themselves.
+CODE = re.compile(r"\bdata/[\w/]+\.csv\b|\baudit\.ignore\b")
 MARKDOWN_SYNTAX = re.compile(r"[\\`*\[\]<>&|~$#]|(?<![^\W_])_|_(?![^\W_])")
 
 
@@ -77,6 +80,16 @@ def escape_markdown(name: str) -> str:
     return MARKDOWN_SYNTAX.sub(r"\\\g<0>", name)
 
 
+def mark_code_in_html(text: str) -> Markup:
+    """Escape text for report.html, with the names of files and settings as code."""
+    return Markup(CODE.sub(r"<code>\g<0></code>", str(escape(text))))  # noqa: S704
+
+
+def mark_code_in_markdown(text: str) -> str:
+    """Escape text for report.md, with the names of files and settings as code."""
+    return CODE.sub(r"`\g<0>`", escape_markdown(text))
+
+
 def normalize_line(manifest: Manifest) -> str:
     """Write torchvision's transform, with rounded figures, to be copied."""
 
@@ -108,6 +121,7 @@ def _collect_facts(
         "even": not (unbalanced_splits(details) or shifted_classes(details)),
         "balance": balance_sentence(details),
         "num_pairs": len(pairs),
+        "close": CLOSE,
         "bands": _group_bands(details),
         "conflicts": sorted((of for of in pairs if of.is_conflict), key=lambda of: of.pair.distance),
     }
@@ -180,5 +194,7 @@ def _render(name: str, decimals: int, **facts: object) -> str:
         "megabytes": megabytes,
         "color": color_of,
         "markdown": escape_markdown,
+        "code_html": mark_code_in_html,
+        "code_markdown": mark_code_in_markdown,
     }
     return environment.get_template(f"{name}.j2").render(**facts)

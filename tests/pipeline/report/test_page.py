@@ -97,8 +97,8 @@ def test_swatches_have_the_mean_colour(mean_color, expected):
 
 def test_page_and_text_tell_the_same_findings(page_and_text):
     page, text = page_and_text
-    in_text = [re.sub(r"\\(.)|[*]", r"\1", line[2:]) for line in text.splitlines() if line.startswith("- ")]
-    items = re.findall("<li class=[^>]*>(.*)</li>", page)
+    in_text = [re.sub(r"\\(.)|[*`]", r"\1", line[2:]) for line in text.splitlines() if line.startswith("- ")]
+    items = re.findall("<li class=[^>]*>(.*)</li>", re.sub("</?code>", "", page))
     in_page = [
         re.findall('<a[^>]*>(?:<span.*?</span>)?(.*?)</a>(?:<span class="advice">(.*?)</span>)?', item)
         for item in items
@@ -110,8 +110,18 @@ def test_page_and_text_tell_the_same_findings(page_and_text):
 def test_findings_come_first(page_and_text):
     page, text = page_and_text
     assert text.index("have a near-duplicate in train") < text.index("| --- |" if "| --- |" in text else "|---|")
+    assert text.index("have a near-duplicate in train") < text.index("The files are intact")
+    assert page.index("have a near-duplicate in train") < page.index("The files are intact")
     assert page.index("<table") > page.index("have a near-duplicate in train") > page.index('<section id="findings">')
     assert page.index('<section id="findings">') < page.index('<section id="classes">')
+
+
+def test_files_are_named_as_code(page_and_text):
+    page, text = page_and_text
+    assert "<code>data/audit/test_without_leaks.csv</code>." in page
+    assert "`data/audit/test_without_leaks.csv`." in text
+    assert "the file set as <code>audit.ignore</code> in params.yaml" in page
+    assert "the file set as `audit.ignore` in params.yaml" in text
 
 
 def test_every_link_leads_to_a_section(page_and_text):
