@@ -71,15 +71,15 @@ def find_twins(details: Details, pairs: Sequence[ListedPair]) -> Iterator[Findin
         what = f"an earlier near-duplicate in {split}"
         kept = "data/audit/train_without_twins.csv"
         in_train = (
-            "They count several times in training, and leak if a validation set is split off. "
-            f"{kept} keeps one image of each group."
+            f"They count several times in training, and leak if a validation set is split off. {kept} leaves them out."
             if num_close
             else f"Look at the pairs before using {kept}."
         )
+        if_close = "Each" if num_close else "If they do, each"
         yield Finding(
             "look" if split == "train" and num_close else "note",
             f"{_part(of.twins, of.samples, split)} {_have(of.twins, num_close, what)}",
-            in_train if split == "train" else "Each counts in the accuracy, although they are not independent.",
+            in_train if split == "train" else f"{if_close} counts in the accuracy, although they are not independent.",
             "pairs",
             _most_similar(of for of in pairs if of.is_twin and of.pair.split == split),
         )

@@ -106,14 +106,17 @@ def test_twins_are_counted_by_split(raw):
     train = twins["2 of 40 train images (5.0%) have an earlier near-duplicate in train, 1 of them a close one."]
     test = twins["1 of 20 test images (5.0%) has a close earlier near-duplicate in test."]
     assert (train.mark, test.mark) == ("look", "note")
-    assert "data/audit/train_without_twins.csv keeps one" in train.advice
+    assert test.advice == "Each counts in the accuracy, although they are not independent."
+    assert "data/audit/train_without_twins.csv leaves them out." in train.advice
     assert len(twins) == 2
 
 
 def test_twins_that_are_not_close_are_noted(clean):
-    twins = twins_of(clean, [make_pair(("train", 11), ("train", 10), 0.25)])
-    train = twins["1 of 40 train images (2.5%) may have an earlier near-duplicate in train, but not a close one."]
-    assert train.mark == "note"
+    near = [make_pair((split, 7), (split, 6), 0.25) for split in ("train", "val")]
+    train, val = twins_of(clean, near).values()
+    assert train.text == "1 of 40 train images (2.5%) may have an earlier near-duplicate in train, but not a close one."
+    assert val.advice == "If they do, each counts in the accuracy, although they are not independent."
+    assert train.mark == val.mark == "note"
     assert train.advice == "Look at the pairs before using data/audit/train_without_twins.csv."
 
 
