@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.audit.descriptors import SIDE, compute_descriptors, count_values
 from pipeline.audit.outlines import GRID, compute_outlines
-from pipeline.numerics.reduce import reduce_images
+from pipeline.numerics.reduce import resize_images
 from shardset.errors import named_os_errors
 from shardset.manifest import Split
 from shardset.reader import Array, split_range
@@ -37,7 +37,7 @@ class SearchIndex:
 
     def add(self, split: Split, start: int, pixels: Array) -> None:
         """Add consecutive images, (n, C, H, W) uint8; `start` is the index of the first. Threads may share an index."""
-        images = enlarge_images(reduce_images(pixels, SIDE))
+        images = resize_images(pixels, SIDE, SIDE)
         self.images.write(split, start, images)
         self.descriptors.write(split, start, compute_descriptors(images))
         self.outlines.write(split, start, compute_outlines(images))
@@ -91,20 +91,3 @@ class _Rows:
 
     def _path(self, split: Split) -> Path:
         return self._dir / f"{split}.{self._name}"
-
-
-def enlarge_images(images: Array) -> Array:
-    """Enlarge images (n, C, H, W) uint8 of at most 32 x 32 pixels to 32 x 32, each side on its own."""
-    height, width = images.shape[2:]
-    if (height, width) == (SIDE, SIDE):
-        return images
-    # Each new pixel is the mean of what it covers, in units of 1 / 32 of a pixel. float32 holds these sums exactly.
-    sums = _shares(height) @ images.astype(np.float32) @ _shares(width).T
-    enlarged: Array = np.floor((2 * sums + height * width) / (2 * height * width)).astype(np.uint8)
-    return enlarged
-
-
-def _shares(size: int) -> Array:
-    first, last = np.arange(SIDE)[:, None] * size, np.arange(size) * SIDE
-    shares: Array = np.maximum(np.minimum(first + size, last + SIDE) - np.maximum(first, last), 0).astype(np.float32)
-    return shares

@@ -1,12 +1,10 @@
-from fractions import Fraction
-from math import floor
-
 import numpy as np
 import pytest
 
 from pipeline.audit.descriptors import compute_descriptors
 from pipeline.audit.outlines import compute_outlines
-from pipeline.audit.search_index import SearchIndex, enlarge_images
+from pipeline.audit.search_index import SearchIndex
+from pipeline.numerics.reduce import resize_images
 from tests.helpers.shard_sets import make_images, write_raw_set
 
 
@@ -56,25 +54,10 @@ def test_an_error_names_the_file(index, tmp_path):
         assert caught.value.filename == str(path)
 
 
-def enlarged_pixel(image, row, column):
-    """One pixel of an image (H, W) enlarged to 32 x 32, as a fraction."""
-    height, width = image.shape
-    units = image.repeat(32, axis=0).repeat(32, axis=1)
-    box = units[row * height : (row + 1) * height, column * width : (column + 1) * width]
-    return Fraction(int(box.sum()), box.size)
-
-
-@pytest.mark.parametrize("size", [(8, 8), (28, 28), (17, 32), (31, 9), (1, 5)])
-def test_small_images_are_enlarged_exactly(size):
-    images = np.random.default_rng(0).integers(0, 256, (2, 2, *size), np.uint8)
-    enlarged = enlarge_images(images)
-    expected = [
-        [floor(enlarged_pixel(images[1, 0], row, column) + Fraction(1, 2)) for column in range(32)] for row in range(32)
-    ]
-    assert enlarged[1, 0].tolist() == expected
-    assert np.array_equal(enlarge_images(images[..., ::-1]), enlarged[..., ::-1])
-
-
-def test_images_of_32_pixels_stay_as_they_are():
-    images = make_images(2)
-    assert enlarge_images(images) is images
+@pytest.mark.parametrize("size", [(8, 8), (17, 32), (60, 20)])
+def test_images_of_any_size_are_kept_at_32_pixels(size, tmp_path):
+    images = make_images(4, (3, *size))
+    (tmp_path / "scratch").mkdir()
+    index = SearchIndex(write_raw_set(tmp_path / "raw", images), tmp_path / "scratch")
+    index.add("train", 0, images)
+    assert np.array_equal(index.images.read("train", 0, 4), resize_images(images, 32, 32))
