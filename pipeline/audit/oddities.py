@@ -12,6 +12,8 @@ NUM_LISTED = 16  # images of each kind
 MIN_CLIPPED = 0.25  # share of values
 MIN_BORDER = 0.25  # share of the area
 MAX_ENTROPY = 4.0  # bits
+BORDER_RULE = f"rows or columns of one colour at opposite edges take {MIN_BORDER:.0%} or more of the image"
+ENTROPY_RULE = f"the grey values have an entropy of at most {MAX_ENTROPY:g} bits"
 
 
 def find_oddities(surveys: Mapping[Split, Survey]) -> tuple[Oddity, ...]:
@@ -26,8 +28,8 @@ def _find_in_split(split: Split, survey: Survey) -> list[Oddity]:
     kinds = (
         ("grey", "all channels are equal in every pixel", survey.grey & ~survey.grey.all(), contrast, -1),
         ("clipped", f"{MIN_CLIPPED:.0%} or more of the values are 0 or 255", clipped >= MIN_CLIPPED, clipped, -1),
-        ("framed", f"a plain frame or plain bars take {MIN_BORDER:.0%} or more", borders >= MIN_BORDER, borders, -1),
-        ("low entropy", f"grey values of {MAX_ENTROPY:g} bits or less", entropies <= MAX_ENTROPY, entropies, 1),
+        ("plain borders", BORDER_RULE, borders >= MIN_BORDER, borders, -1),
+        ("low entropy", ENTROPY_RULE, entropies <= MAX_ENTROPY, entropies, 1),
         ("darkest", "lowest mean of all values", None, brightness, 1),
         ("brightest", "highest mean of all values", None, brightness, -1),
         ("lowest contrast", "lowest std of all values", None, contrast, 1),

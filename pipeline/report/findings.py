@@ -120,7 +120,7 @@ def _oddities(details: Details) -> Iterator[Finding]:
     if found:
         names = dict.fromkeys(of.name for of_split in found.values() for of in of_split)
         counts = [
-            f"{split}: {', '.join(f'{of.count:,} {of.name}' for of in of_split)}" for split, of_split in found.items()
+            f"{split}: {', '.join(f'{of.name} {of.count:,}' for of in of_split)}" for split, of_split in found.items()
         ]
         first = [of for of_split in found.values() for of in of_split][: 2 * EXAMPLES]
         yield Finding(

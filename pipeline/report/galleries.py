@@ -16,7 +16,7 @@ from shardset.shards import ShardSet
 PICTURE_BYTES = 4_000_000  # of the page's 5 MB
 SIDES = (96, 80, 64, 48)  # pixels of a thumbnail, the largest that leaves room for FEW_PAIRS
 MOST_PAIRS, FEW_PAIRS = 240, 60
-ENDS = 6  # closest pairs, and farthest, that are shown at once
+ENDS = 6  # most similar pairs, and least similar, that are shown at once
 SAMPLES, SAMPLES_PER_CLASS = 80, 8
 CLUSTERS, CLUSTER_IMAGES = 8, 8
 MIN_CLUSTER = 3  # images; two are a pair
@@ -24,9 +24,22 @@ KINDS = ("conflict", "leak", "twin", "other")
 ODD_IMAGES = 10  # of each kind, over all splits
 
 
+# How the measure of an oddity is written, by its name.
+MEASURES = {
+    "grey": "contrast {:.3f}",
+    "clipped": "clipped {:.0%}",
+    "plain borders": "plain {:.0%}",
+    "low entropy": "entropy {:.1f} bits",
+    "darkest": "brightness {:.3f}",
+    "brightest": "brightness {:.3f}",
+    "lowest contrast": "contrast {:.3f}",
+    "highest contrast": "contrast {:.3f}",
+}
+
+
 @dataclass(frozen=True)
 class PairGallery:
-    """Pairs of one kind, the closest first. `total` counts those that have no room, too."""
+    """Pairs of one kind, the most similar first. `total` counts those that have no room, too."""
 
     name: str
     title: str
@@ -36,7 +49,7 @@ class PairGallery:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Images that near-duplicates connect; `images` are the first few. `labels` counts all by class name."""
+    """Images connected by pairs; `images` are the first few. `labels` counts all by class name."""
 
     size: int
     labels: dict[str, int]
@@ -108,7 +121,7 @@ def choose_samples(raw: ShardSet) -> dict[str, list[Image]]:
 
 
 def choose_pairs(pairs: Sequence[ListedPair], most: int) -> list[PairGallery]:
-    """Choose at most `most` pairs, the closest and the farthest of each kind. Those whose labels differ are a kind."""
+    """Choose at most `most` pairs, the most and the least similar of each kind; different labels are a kind."""
     by_kind: dict[tuple[str, str], list[ListedPair]] = {_gallery_of(of): [] for of in pairs}
     for of in sorted(pairs, key=lambda of: of.pair.distance):
         by_kind[_gallery_of(of)].append(of)
@@ -155,24 +168,25 @@ def choose_oddities(details: Details) -> list[OddityGallery]:
 def kind_of(split: Split, other_split: Split) -> tuple[str, str]:
     """Name the kind of the pairs of two splits: one of KINDS, and a title."""
     if split == other_split:
-        return "twin", f"Twins within {split}"
-    if other_split == "train":
-        return "leak", f"Leaks of train into {split}"
-    return "other", f"Shared by {other_split} and {split}"
+        return "twin", f"Near-duplicates within {split}"
+    kind = "leak" if other_split == "train" else "other"
+    return kind, f"{split.capitalize()} images with a near-duplicate in {other_split}"
 
 
 def _gallery_of(of: ListedPair) -> tuple[str, str]:
-    return ("conflict", "Different labels") if of.is_conflict else kind_of(of.pair.split, of.pair.other_split)
+    return (
+        ("conflict", "Pairs with different labels") if of.is_conflict else kind_of(of.pair.split, of.pair.other_split)
+    )
 
 
 def _ends(ordered: list[ListedPair], most: int) -> list[ListedPair]:
-    """Choose the closest pairs of each cluster in turn, then the farthest, so that one large cluster isn't all."""
+    """Choose the most similar pairs of each cluster in turn, then the least similar, so that one cluster isn't all."""
     if len(ordered) <= most:
         return ordered
-    closest = _by_turns(ordered)[: (most + 1) // 2]
-    shown = set(closest)
-    farthest = _by_turns([of for of in reversed(ordered) if of not in shown])[: most // 2]
-    return closest + farthest[::-1]
+    first = _by_turns(ordered)[: (most + 1) // 2]
+    shown = set(first)
+    last = _by_turns([of for of in reversed(ordered) if of not in shown])[: most // 2]
+    return first + last[::-1]
 
 
 def _by_turns(pairs: list[ListedPair]) -> list[ListedPair]:

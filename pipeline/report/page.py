@@ -14,7 +14,7 @@ from pipeline.numerics.reduce import reduce_images
 from pipeline.report.balance import balance_sentence, shifted_classes, unbalanced_splits
 from pipeline.report.duplicates import CLOSE
 from pipeline.report.findings import Normalized, find_findings, raw_bytes
-from pipeline.report.galleries import ENDS, Galleries, choose_images, images_of, kind_of
+from pipeline.report.galleries import ENDS, MEASURES, Galleries, choose_images, images_of, kind_of
 from pipeline.report.pictures import Image, Png, draw_thumbnails, draw_values
 from pipeline.report.plots import SPLIT_COLORS, plot_channels, plot_histogram
 from pipeline.report.proof import value_table
@@ -55,6 +55,7 @@ def render_page(
         **_collect_choices(raw.manifest, galleries, names),
         galleries=galleries,
         ends=ENDS,
+        measures=MEASURES,
         images_of=images_of,
         thumbnails=draw_thumbnails(raw, images, galleries.side),
         names=names,
@@ -110,9 +111,11 @@ def _collect_facts(
     manifest: Manifest, details: Details, pairs: Sequence[ListedPair], normalized: Normalized
 ) -> dict[str, object]:
     """Collect what both templates show."""
+    origin = ORIGINS.get(manifest.dataset)
     return {
         "manifest": manifest,
-        "origin": ORIGINS.get(manifest.dataset),
+        "title": origin.name if origin else "Image dataset" if manifest.dataset == "images" else manifest.dataset,
+        "origin": origin,
         "raw_bytes": raw_bytes(manifest),
         "samples_per_shard": max(shard.samples for of in manifest.splits.values() for shard in of.shards),
         "normalize_line": normalize_line(manifest),
@@ -139,7 +142,7 @@ def _collect_choices(manifest: Manifest, galleries: Galleries, names: Mapping[Im
         "pair_classes": [(index, name) for name, index in indices.items() if name in of_pairs],
         "odd_classes": [(index, name) for name, index in indices.items() if name in of_oddities],
         "kinds": [("-".join(kind), kind_of(*kind)[1]) for kind in kinds],
-        "reasons": [(f"reason-{number}", of.name) for number, of in enumerate(galleries.oddities)],
+        "reasons": [(of.name.replace(" ", "-"), of.name) for of in galleries.oddities],
         "all_splits": [(split, split) for split in manifest.splits],
     }
 

@@ -24,8 +24,8 @@ def test_images_that_stand_out_are_found(tmp_path):
     assert found["train", "grey"].indices == (3, 11)  # the one of higher contrast first
     assert found["train", "clipped"].indices == (5,)
     assert found["train", "clipped"].values == (pytest.approx(0.5, abs=0.01),)
-    assert found["train", "framed"].indices == (11, 9)
-    assert found["train", "framed"].values == (1, 0.3125)
+    assert found["train", "plain borders"].indices == (11, 9)
+    assert found["train", "plain borders"].values == (1, 0.3125)
     assert found["train", "low entropy"].indices[0] == 11
     assert found["train", "darkest"].indices[0] == found["train", "lowest contrast"].indices[0] == 11
     assert found["train", "brightest"].indices[0] == found["train", "highest contrast"].indices[0] == 5

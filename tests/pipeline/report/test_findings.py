@@ -138,7 +138,7 @@ def test_odd_images_are_counted_and_shown(manifest, tmp_path):
     images[[3, 5]] = images[[3, 5], :1]
     finding = finding_with("stand out: grey", found(manifest, audit_with(write_raw_set(tmp_path / "raw", images))))
     assert (finding.mark, finding.section) == ("note", "oddities")
-    assert "train: 2 grey" in finding.advice
+    assert "train: grey 2." in finding.advice
     assert finding.examples[0] in {(("train", 3),), (("train", 5),)}
 
 

@@ -6,6 +6,7 @@ from pipeline.report.galleries import (
     CLUSTER_IMAGES,
     CLUSTERS,
     FEW_PAIRS,
+    MEASURES,
     MOST_PAIRS,
     PICTURE_BYTES,
     SAMPLES,
@@ -145,6 +146,20 @@ def test_oddities_of_all_splits_are_shown_by_kind(tmp_path):
         ],
         abs=1e-4,
     )
+
+
+def test_measure_of_every_oddity_can_be_written(tmp_path):
+    images = make_images(20)
+    images[3] = images[3, :1]
+    images[5] = 0
+    details, _ = audit_with(write_raw_set(tmp_path / "raw", images))
+    galleries = choose_oddities(details)
+    assert {of.name for of in galleries} == set(MEASURES)
+    written = {of.name: MEASURES[of.name].format(of.images[0][1]) for of in galleries}
+    assert written["clipped"] == "clipped 100%"
+    assert written["plain borders"] == "plain 100%"
+    assert written["low entropy"] == "entropy 0.0 bits"
+    assert written["darkest"] == "brightness 0.000"
 
 
 def test_oddities_that_meet_a_rule_come_before_rankings(tmp_path):

@@ -216,13 +216,58 @@ def test_set_without_near_duplicates_has_nothing_to_find(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("num_pairs", "described"), [(20, "20 pairs. The closest:"), (300, "300 pairs. The closest, of each")]
+    ("num_pairs", "described", "folded"),
+    [
+        (20, "20 pairs. The most similar:", "8 pairs in between"),
+        (300, "300 pairs, showing 240. The most similar, from as many", "228 of the 288 pairs in between"),
+    ],
 )
-def test_pairs_say_whether_all_are_shown(num_pairs, described, tmp_path):
+def test_pairs_say_whether_all_are_shown(num_pairs, described, folded, tmp_path):
     images = {"train": make_images(300), "test": make_images(300, seed=1)}
     near = [make_pair(("test", index), ("train", index), index / 1000) for index in range(num_pairs)]
     page, _ = render(write_raw_set(tmp_path / "raw", **images), tmp_path, near)
     assert described in page
+    assert f"<summary>{folded}</summary>" in page
+    assert "equal labels" not in page[page.index('<section id="pairs">') :].replace("All near-duplicates", "")
+
+
+def test_galleries_say_where_pairs_with_different_labels_are_counted(page_and_text):
+    page, text = page_and_text
+    listed = int(re.search(r"All (\d+) pairs are", text)[1])
+    (conflicts,) = re.findall(r'"quiet">(\d+) pairs?.*They are counted as leaks and twins too', page)
+    equal = re.findall(r'"quiet">(\d+) pairs? with equal labels', page)
+    assert len(equal) == 4
+    assert int(conflicts) + sum(map(int, equal)) == listed
+
+
+def test_captions_name_their_figures(page_and_text):
+    page, _ = page_and_text
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    assert sum("<br>distance 0.245" in caption for caption in captions) == 1
+    assert not any(re.search(r"<br>-?[\d.]+$", caption) for caption in captions)
+    for name in ("brightness", "contrast"):
+        assert sum(bool(re.search(rf"<br>{name} 0\.\d\d\d$", caption)) for caption in captions) >= 6
+
+
+@pytest.mark.parametrize(
+    ("dataset", "title"),
+    [("images", "Image dataset"), ("torchvision:SVHN", "torchvision:SVHN"), ("cifar10", "CIFAR-10")],
+)
+def test_heading_names_the_dataset(dataset, title, tmp_path):
+    raw = write_raw_set(tmp_path / "raw", make_images(8))
+    save_manifest(replace(raw.manifest, dataset=dataset), raw.dir)
+    page, text = render(open_shards(raw.dir), tmp_path)
+    assert f"<h1>{title}</h1>" in page
+    assert f"<title>{title}: report</title>" in page
+    assert text.startswith(f"# {title}\n")
+
+
+def test_rankings_are_folded(page_and_text):
+    page, _ = page_and_text
+    start = page.index('<details class="extremes">')
+    folded = page[start : page.index("</details>", start)]
+    assert [*re.findall("<h3>(.*?)</h3>", folded)] == ["Darkest", "Brightest", "Lowest contrast", "Highest contrast"]
+    assert "<h3>Grey: 1 train</h3>" in page[:start]
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (2, 5, 9), (3, 1, 1)])
@@ -408,7 +453,7 @@ def test_pairs_can_be_chosen_and_sorted(open_page):
     assert mirrored
     assert all("mirrored" in caption for caption in mirrored)
     leaks = set_choices(open_page, "Find pairs", mirrored="", kind="test-train", sort="distance -1")
-    shown = [float(re.search(r"\d\.\d{4}", caption)[0]) for caption in leaks]
+    shown = [float(re.search(r"distance (\d\.\d{3})", caption)[1]) for caption in leaks]
     assert len(shown) == 49
     assert shown == sorted(shown, reverse=True)
     assert all("test " in caption and "train " in caption for caption in leaks)
@@ -429,7 +474,7 @@ def test_images_can_be_chosen(open_page):
     of_test = set_choices(open_page, "Find images", split="test")
     assert of_test
     assert all("\ntest " in caption for caption in of_test)
-    grey = set_choices(open_page, "Find images", split="", reason="reason-0")
+    grey = set_choices(open_page, "Find images", split="", reason="grey")
     assert len(grey) == 1
     assert "\ntrain 7\n" in grey[0]
 
@@ -461,7 +506,8 @@ def test_print_leaves_out_what_needs_a_screen(browser, page_path):
         visible = browser.evaluate(
             "[...document.querySelectorAll('nav, .find, button')].some(it => it.checkVisibility())"
         )
+        extremes = browser.evaluate("document.querySelector('.extremes .card').checkVisibility()")
         fits = browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
     finally:
         browser.send("Emulation.setEmulatedMedia", media="")
-    assert (visible, fits) == (False, True)
+    assert (visible, extremes, fits) == (False, True, True)
