@@ -13,11 +13,11 @@ from pipeline.report.pictures import Image, thumbnail_bytes
 from shardset.manifest import Split
 from shardset.shards import ShardSet
 
-PICTURE_BYTES = 4_000_000  # of the page's 5 MB
+PICTURE_BYTES = 4_300_000  # of the page's 5 MB
 SIDES = (96, 80, 64, 48)  # pixels of a thumbnail, the largest that leaves room for FEW_PAIRS
-MOST_PAIRS, FEW_PAIRS = 240, 60
+MOST_PAIRS, FEW_PAIRS = 240, 24
 ENDS = 6  # most similar pairs, and least similar, that are shown at once
-SAMPLES, SAMPLES_PER_CLASS = 80, 8
+SAMPLES, SAMPLES_PER_CLASS = 60, 6
 CLUSTERS, CLUSTER_IMAGES = 8, 8
 MIN_CLUSTER = 3  # images; two are a pair
 KINDS = ("conflict", "leak", "twin", "other")

@@ -21,7 +21,7 @@ LINE_GAP, LETTER = 34, 7  # of the legend: width of a sample of a line with its 
 SPLIT_COLORS: dict[Split, str] = {"train": "#3b82c4", "val": "#4c9a4c", "test": "#c8641b"}
 CHANNEL_COLORS = {"red": "#d8433b", "green": "#3f9142", "blue": "#3b82c4", "grey": "#808080"}
 OTHER_COLORS = ("#8d6bc9", "#c8641b", "#3a928f", "#b5578f", "#808080")
-DASHES: dict[Split, str] = {"train": "", "val": "1 3", "test": "5 3"}
+DASHES: dict[Split, str] = {"train": "", "val": "2 2", "test": "8 3"}
 
 
 @dataclass(frozen=True)

@@ -262,6 +262,14 @@ def test_heading_names_the_dataset(dataset, title, tmp_path):
     assert text.startswith(f"# {title}\n")
 
 
+@pytest.mark.parametrize(
+    ("side", "body"), [(32, '<body class="exact">'), (64, '<body class="exact">'), (70, '<body style="--most: 87px">')]
+)
+def test_only_small_images_are_enlarged_to_sharp_pixels(side, body, tmp_path):
+    page, _ = render(write_raw_set(tmp_path / "raw", make_images(6, (3, side, side))), tmp_path)
+    assert body in page
+
+
 def test_rankings_are_folded(page_and_text):
     page, _ = page_and_text
     start = page.index('<details class="extremes">')
@@ -296,7 +304,7 @@ def test_classes_have_bars_only_where_they_are_unbalanced(num_train, num_test, n
 def test_many_classes_are_folded_and_some_shown(tmp_path):
     raw = write_raw_set(tmp_path / "raw", make_images(600, (1, 8, 8)), num_classes=600)
     page, text = render(raw, tmp_path)
-    assert "The pictures show 80 of 600 classes." in page
+    assert "The pictures show 60 of 600 classes." in page
     assert "<summary>Figures of the first 500 of 600 classes</summary>" in page
     assert page.count('class="swatch"') == 500
     assert "The first 100 of 600 classes." in text
