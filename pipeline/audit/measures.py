@@ -5,6 +5,7 @@ from math import log2
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipeline.numerics.sums import PIXEL_MAX, Integers
 from shardset.reader import Array
@@ -21,6 +22,22 @@ def count_values(pixels: Array) -> Integers:
     cells = pixels.reshape(num_images * num_channels, -1) + offsets
     counts = np.bincount(cells.ravel(), minlength=offsets.size * NUM_VALUES)
     return counts.reshape(num_images, num_channels, NUM_VALUES)
+
+
+def count_channels(pixels: Array) -> Integers:
+    """Count how often each pixel value occurs in each channel of all images together, (C, 256)."""
+    counts = []
+    for channel in pixels.reshape(*pixels.shape[:2], -1).swapaxes(0, 1):
+        height, width = channel.shape
+        image = Image.frombuffer("L", (width, height), np.ascontiguousarray(channel), "raw", "L", 0, 1)
+        counts.append(image.histogram())  # three times as fast as np.bincount
+    return np.array(counts, np.int64)
+
+
+def count_clipped(pixels: Array) -> Integers:
+    """Count the values of each image that are 0 or 255, (n,)."""
+    is_clipped = pixels.reshape(len(pixels), -1) - np.uint8(1) >= PIXEL_MAX - 1  # 0 - 1 is 255
+    return np.array([np.count_nonzero(of_image) for of_image in is_clipped])
 
 
 def find_grey(pixels: Array) -> NDArray[np.bool_]:

@@ -12,10 +12,17 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.audit.measures import NUM_VALUES, count_values, find_grey, measure_borders, measure_entropies
+from pipeline.audit.measures import (
+    NUM_VALUES,
+    count_channels,
+    count_clipped,
+    find_grey,
+    measure_borders,
+    measure_entropies,
+)
 from pipeline.numerics.reduce import reduce_images
 from pipeline.numerics.statistics import statistics_of
-from pipeline.numerics.sums import PIXEL_MAX, Integers, combine_images
+from pipeline.numerics.sums import PIXEL_MAX, Integers, combine_images, sum_images
 from pipeline.runtime.tasks import Progress, map_tasks
 from shardset.content import Digests, hash_images
 from shardset.manifest import Shard, Split
@@ -122,13 +129,10 @@ def _empty_survey(raw: ShardSet, split: Split) -> Survey:
 def _measure(survey: Survey, start: int, pixels: Array, reduced: Array) -> Integers:
     """Fill in the rows of consecutive images, of which `start` is the first, and return their counts of values."""
     rows = slice(start, start + len(pixels))
-    counts = count_values(pixels)
-    values = np.arange(NUM_VALUES)
-    survey.sums[rows], survey.squares[rows] = counts @ values, counts @ values**2
-    survey.clipped[rows] = counts[..., [0, PIXEL_MAX]].sum(axis=(1, 2))
+    survey.sums[rows], survey.squares[rows] = sum_images(pixels.reshape(*pixels.shape[:2], -1))
+    survey.clipped[rows] = count_clipped(pixels)
     survey.grey[rows] = find_grey(pixels)
     survey.borders[rows] = measure_borders(reduced)
     survey.entropies[rows] = measure_entropies(reduced)
     survey.digests[rows] = hash_images(pixels)
-    total: Integers = counts.sum(axis=0)
-    return total
+    return count_channels(pixels)

@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.audit.measures import count_values, find_grey, measure_borders, measure_entropies
+from pipeline.audit.measures import (
+    count_channels,
+    count_clipped,
+    count_values,
+    find_grey,
+    measure_borders,
+    measure_entropies,
+)
 
 blocks = hnp.arrays(np.uint8, st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)))
 
@@ -18,6 +25,17 @@ def test_values_are_counted_by_image_and_channel(pixels):
     for image, of_image in zip(pixels, counts, strict=True):
         for channel, of_channel in zip(image, of_image, strict=True):
             assert of_channel.tolist() == np.bincount(channel.ravel(), minlength=256).tolist()
+
+
+@given(blocks)
+def test_values_of_all_images_are_counted_by_channel(pixels):
+    assert np.array_equal(count_channels(pixels), count_values(pixels).sum(axis=0))
+
+
+@given(blocks)
+def test_lowest_and_highest_values_are_clipped(pixels):
+    flat = pixels.reshape(len(pixels), -1)
+    assert np.array_equal(count_clipped(pixels), ((flat == 0) | (flat == 255)).sum(axis=1))
 
 
 def test_image_with_equal_channels_is_grey():
