@@ -180,13 +180,13 @@ def _gallery_of(of: ListedPair) -> tuple[str, str]:
 
 
 def _ends(ordered: list[ListedPair], most: int) -> list[ListedPair]:
-    """Choose the most similar pairs of each cluster in turn, then the least similar, so that one cluster isn't all."""
+    """Choose the most and the least similar pairs, of each cluster in turn, so that one large cluster isn't all."""
     if len(ordered) <= most:
         return ordered
     first = _by_turns(ordered)[: (most + 1) // 2]
     shown = set(first)
     last = _by_turns([of for of in reversed(ordered) if of not in shown])[: most // 2]
-    return first + last[::-1]
+    return sorted(first + last, key=lambda of: of.pair.distance)
 
 
 def _by_turns(pairs: list[ListedPair]) -> list[ListedPair]:

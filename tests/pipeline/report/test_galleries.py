@@ -106,6 +106,13 @@ def test_each_cluster_is_shown_before_one_is_shown_twice():
     assert distances(gallery) == [0.01, 0.1, 0.28, 0.29]
 
 
+def test_pairs_of_several_clusters_are_ordered_by_distance():
+    large = list_made_pairs(0.01, 0.02, 0.04, 0.05, 0.31, 0.32, cluster=99)
+    small = list_made_pairs(0.03, 0.3, first=10)
+    (gallery,) = choose_pairs([*large, *small], 7)
+    assert distances(gallery) == [0.01, 0.02, 0.03, 0.05, 0.3, 0.31, 0.32]
+
+
 @pytest.mark.parametrize(("num_leaks", "num_twins", "shown"), [(2, 50, [2, 18]), (50, 2, [18, 2]), (50, 50, [10, 10])])
 def test_room_that_a_kind_leaves_goes_to_the_others(num_leaks, num_twins, shown):
     leaks = list_made_pairs(*[0.1] * num_leaks)
