@@ -31,6 +31,7 @@ from shardset.shards import ShardSet
 from shardset.statistics import Statistics
 
 REDUCED_SIDE = 32  # pixels of the images in which borders, entropy and near-duplicates are looked for
+REDUCED_PER_BATCH = 128  # of large images there are few in a block, and each call costs as much as several images
 
 Floats = NDArray[np.float64]
 
@@ -85,20 +86,26 @@ def survey_splits(raw: ShardSet, visit: Visitor, progress: Progress) -> dict[Spl
     num_images = sum(of_split.samples for of_split in raw.manifest.splits.values())
     lock, done = Lock(), 0
 
-    def survey_shard(task: tuple[Split, Shard, int]) -> None:
+    def survey_shard(task: tuple[Split, Shard, int, int]) -> None:
         nonlocal done
-        split, shard, start = task
+        split, shard, start, stop = task
+        first, batch = start, []
         for pixels in raw.verified_image_blocks(shard):
+            counts = _measure(surveys[split], start, pixels)
             reduced = reduce_images(pixels, REDUCED_SIDE)
-            counts = _measure(surveys[split], start, pixels, reduced)
-            visit(split, start, reduced)
+            batch.append(reduced.copy() if reduced is pixels else reduced)  # the block will be overwritten
             start += len(pixels)
+            if start - first >= REDUCED_PER_BATCH or start == stop:
+                images = np.concatenate(batch)
+                _measure_reduced(surveys[split], first, images)
+                visit(split, first, images)
+                first, batch = start, []
             with lock:  # one array for all threads, so that memory doesn't grow with shards
                 surveys[split].pixel_counts[:] += counts
                 done += len(pixels)
                 progress("Measuring", done, num_images)
 
-    map_tasks(survey_shard, [(split, shard, start) for split in surveys for shard, start, _ in raw.ranges(split)])
+    map_tasks(survey_shard, [(split, *of_shard) for split in surveys for of_shard in raw.ranges(split)])
     return surveys
 
 
@@ -126,13 +133,18 @@ def _empty_survey(raw: ShardSet, split: Split) -> Survey:
     )
 
 
-def _measure(survey: Survey, start: int, pixels: Array, reduced: Array) -> Integers:
-    """Fill in the rows of consecutive images, of which `start` is the first, and return their counts of values."""
+def _measure(survey: Survey, start: int, pixels: Array) -> Integers:
+    """Fill in the rows of consecutive images, of which `start` is the first, and count their values, (C, 256)."""
     rows = slice(start, start + len(pixels))
     survey.sums[rows], survey.squares[rows] = sum_images(pixels.reshape(*pixels.shape[:2], -1))
     survey.clipped[rows] = count_clipped(pixels)
     survey.grey[rows] = find_grey(pixels)
-    survey.borders[rows] = measure_borders(reduced)
-    survey.entropies[rows] = measure_entropies(reduced)
     survey.digests[rows] = hash_images(pixels)
     return count_channels(pixels)
+
+
+def _measure_reduced(survey: Survey, start: int, reduced: Array) -> None:
+    """Fill in what is measured of reduced images, of which `start` is the first."""
+    rows = slice(start, start + len(reduced))
+    survey.borders[rows] = measure_borders(reduced)
+    survey.entropies[rows] = measure_entropies(reduced)
