@@ -60,7 +60,7 @@ def test_readme_has_the_times_of_the_benchmarks(results, epoch):
     rival = number(results["stats"]["bincount_pairs"]["ratio to ours"])
     assert f"`ToTensor()` dataset; {rival:.1f} times as fast as `np.bincount` on threads |" in README
     assert f"| `normalize` | {seconds(results, 'normalize'):.2f} s | {over_limit:.1f} times as long as" in README
-    assert f"| `report` | {seconds(results, 'report'):.0f} s |" in README
+    assert f"| `audit` | {seconds(results, 'audit'):.0f} s |" in README
     assert (
         f"| {round(ours, -4):,.0f} samples/s | {ours / torchvision:.0f} times torchvision; {ours / limit:.0%}" in README
     )
@@ -84,7 +84,7 @@ def test_decisions_have_the_times_of_the_benchmarks(results, epoch):
 def test_readme_has_the_sizes_of_the_lock():
     stages = yaml.safe_load((REPOSITORY / "dvc.lock").read_text())["stages"]
     sizes = {out["path"]: out["size"] / 1e6 for stage in stages.values() for out in stage["outs"]}
-    for name in ("data/raw", "data/shards"):
+    for name in ("data/raw", "data/audit", "data/shards"):
         assert re.search(rf"^\| `{name}` .* \| {sizes[name]:.0f} MB \|", README, re.MULTILINE)
     assert re.search(rf"^\| `data/report` .* \| {sizes['data/report/report.html']:.0f} MB \|", README, re.MULTILINE)
     assert f"the download is {DATASETS['cifar10'].archive.num_bytes / 1e6:.0f} MB" in re.sub(r"\s+", " ", README)
