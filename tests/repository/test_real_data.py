@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from pipeline.params import load_params
 from pipeline.sources.registry import DATASETS
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.stats import write_stats
@@ -87,7 +88,8 @@ def test_statistics_are_the_committed_ones(run_dir):
 
 
 def test_audit_is_the_one_in_git_and_in_the_lock(run_dir):
-    summary = audit(run_dir / "raw", run_dir / "audit")
+    ignore = str(REPOSITORY / load_params(REPOSITORY / "params.yaml").audit.ignore)
+    summary = audit(run_dir / "raw", run_dir / "audit", ignore=ignore)
     assert f"data/audit: {summary}" in (REPOSITORY / "README.md").read_text().splitlines()
     assert (run_dir / "audit.json").read_bytes() == (REPOSITORY / "data/audit.json").read_bytes()
     files = [
