@@ -88,7 +88,7 @@ def test_statistics_are_the_committed_ones(run_dir):
 
 
 def test_audit_is_the_one_in_git_and_in_the_lock(run_dir):
-    ignore = str(REPOSITORY / load_params(REPOSITORY / "params.yaml").audit.ignore)
+    ignore = str(REPOSITORY / str(load_params(REPOSITORY / "params.yaml").audit.ignore))
     summary = audit(run_dir / "raw", run_dir / "audit", ignore=ignore)
     assert f"data/audit: {summary}" in (REPOSITORY / "README.md").read_text().splitlines()
     assert (run_dir / "audit.json").read_bytes() == (REPOSITORY / "data/audit.json").read_bytes()
