@@ -8,6 +8,7 @@ from shardset.models import Model, parse_json
 from shardset.statistics import Statistics
 
 DETAILS_NAME = "details.json"
+HISTOGRAM_LIMITS = {"brightness": 1.0, "contrast": 0.5}  # the highest value that each can have
 
 
 class Spread(Model, frozen=True):
@@ -35,10 +36,10 @@ class ClassFigures(Model, frozen=True):
 class SplitDetails(Model, frozen=True):
     """One split. Brightness and contrast are the mean and the std of an image over all channels, pixels in [0, 1].
 
-    `pixel_counts` says how often each of the 256 pixel values occurs, by channel. `histograms` counts images: by
-    brightness in bins over [0, 1], by contrast in bins over [0, 0.5]. `leaked` counts the images with a near-duplicate
-    in train, `twins` those with an earlier near-duplicate in this split, `exact_duplicates` those that equal an earlier
-    image of this split bit for bit, and `exact_in` those that equal an image of an earlier split, by that split.
+    `pixel_counts` says how often each of the 256 pixel values occurs, by channel. `histograms` counts images in equal
+    bins from 0 to HISTOGRAM_LIMITS. `leaked` counts the images with a near-duplicate in train, `twins` those with an
+    earlier near-duplicate in this split, `exact_duplicates` those that equal an earlier image of this split bit for
+    bit, and `exact_in` those that equal an image of an earlier split, by that split.
     """
 
     samples: int
@@ -108,6 +109,6 @@ def load_details(audit_dir: Path) -> Details:
     try:
         return parse_json(path.read_bytes(), Details)
     except FileNotFoundError:
-        raise CorruptDataError(f"{path}: no such file: run `dvc repro audit`") from None
+        raise CorruptDataError(f"{path}: no such file") from None
     except ValueError as error:
         raise CorruptDataError(f"{path}: {error}") from None

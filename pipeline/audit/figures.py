@@ -6,7 +6,7 @@ from math import fsum
 
 import numpy as np
 
-from pipeline.audit.details import Band, ClassFigures, Details, SplitDetails, Spread
+from pipeline.audit.details import HISTOGRAM_LIMITS, Band, ClassFigures, Details, SplitDetails, Spread
 from pipeline.audit.lists import LeftOut, ListedPair, find_leaked, find_twins
 from pipeline.audit.near_duplicates import MAX_DISTANCE, is_searched
 from pipeline.audit.oddities import find_oddities
@@ -18,7 +18,7 @@ from shardset.manifest import Split
 from shardset.shards import ShardSet
 
 DISTANCES = (0.1, 0.2, 0.3, MAX_DISTANCE)
-NUM_BINS = 50  # of brightness, in [0, 1], and of contrast, in [0, 0.5]
+NUM_BINS = 50
 DECIMALS = 4  # of the figures in images.csv
 # Of images.csv. The measures are those of Survey; `nearest` is the distance of the nearest near-duplicate.
 IMAGE_COLUMNS = ["split", "index", "label", "brightness", "contrast", "grey", "clipped", "border", "entropy", "nearest"]
@@ -111,10 +111,7 @@ def _split_details(
         brightness=_spread(survey.brightness),
         contrast=_spread(survey.contrast),
         pixel_counts=dict(zip(manifest.channels, map(tuple, survey.pixel_counts.tolist()), strict=True)),
-        histograms={
-            "brightness": _histogram(survey.brightness, 1),
-            "contrast": _histogram(survey.contrast, 0.5),
-        },
+        histograms={name: _histogram(getattr(survey, name), limit) for name, limit in HISTOGRAM_LIMITS.items()},
         classes=_class_figures(manifest.classes, survey, leaked, twins),
         leaked=len(leaked),
         twins=len(twins),

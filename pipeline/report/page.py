@@ -7,7 +7,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from pipeline.audit.details import Band, Details
+from pipeline.audit.details import HISTOGRAM_LIMITS, Band, Details
 from pipeline.audit.lists import ListedPair
 from pipeline.card.origins import ORIGINS
 from pipeline.numerics.reduce import reduce_images
@@ -64,7 +64,7 @@ def render_page(
         split_colors=SPLIT_COLORS,
         largest_share=_largest_share(details),
         channel_plots=plot_channels(details.splits, table),
-        image_plots=[plot_histogram(details.splits, "brightness", 1), plot_histogram(details.splits, "contrast", 0.5)],
+        image_plots=[plot_histogram(details.splits, name, limit) for name, limit in HISTOGRAM_LIMITS.items()],
     )
 
 

@@ -6,13 +6,12 @@ from math import fsum, sqrt
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pipeline.audit.details import SplitDetails
+from pipeline.audit.details import HISTOGRAM_LIMITS, SplitDetails
 from pipeline.report.proof import ValueFigures
 from shardset.manifest import Manifest, Split
 from shardset.reader import Array
 
 DECIMALS = 6  # of shares in the tables, and of metrics
-HISTOGRAM_LIMITS = {"brightness": 1.0, "contrast": 0.5}
 
 Row = tuple[object, ...]
 
