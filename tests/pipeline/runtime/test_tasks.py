@@ -230,7 +230,6 @@ def test_unreachable_scheduler_is_named(address, monkeypatch):
 @pytest.mark.slow
 def test_scheduler_that_needs_certificates_is_named(workspace, tiny_raw):
     pytest.importorskip("distributed", reason="the extra dask is not installed")
-    (workspace.path / "data").mkdir()
     (workspace.path / "data/raw").symlink_to(tiny_raw)
     done = workspace.pipeline("stats", "--scheduler", "tls://127.0.0.1:9")
     assert done.returncode == 2
