@@ -38,3 +38,9 @@ def recompress(image: np.ndarray, quality: int) -> np.ndarray:
     file = io.BytesIO()
     Image.fromarray(image.transpose(1, 2, 0)).save(file, "jpeg", quality=quality)
     return np.asarray(Image.open(file)).transpose(2, 0, 1)
+
+
+def draw_noise(seed: int, count: int, channels: int, extreme: bool) -> np.ndarray:
+    """Draw random pixels, (count, channels, 32, 32) uint8, if `extreme` of only 0 and 255."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, channels, 32, 32), np.uint8)
+    return (pixels >> 7) * np.uint8(255) if extreme else pixels

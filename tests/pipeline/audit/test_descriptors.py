@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.audit.descriptors import EXACT_SUM, compute_descriptors, count_even, count_values
+from tests.helpers.scenes import draw_noise
 from tests.helpers.shard_sets import make_images
 
 CHANNELS = [1, 2, 3, 4]
@@ -59,9 +60,7 @@ def test_a_flat_image_has_only_zeros():
 @settings(max_examples=25)
 @given(st.integers(0, 2**32), st.sampled_from(CHANNELS), st.booleans())
 def test_sums_of_products_are_exact_in_float32(seed, channels, extreme):
-    images = np.random.default_rng(seed).integers(0, 256, (5, channels, 32, 32), np.uint8)
-    if extreme:
-        images = (images >> 7) * np.uint8(255)
+    images = draw_noise(seed, 5, channels, extreme)
     squares = (compute_descriptors(images).astype(np.int64) ** 2).sum(axis=1)
     assert squares.max() <= EXACT_SUM
     assert squares.min() > 0.98 * EXACT_SUM

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipeline.audit.descriptors import EXACT_SUM
 from pipeline.audit.edges import MAX_INT16_CHANNELS, MAX_SHIFT, compute_distances, compute_edges, zoom_images
-from tests.helpers.scenes import draw_scene, take_view
+from tests.helpers.scenes import draw_noise, draw_scene, take_view
 from tests.helpers.shard_sets import make_images
 
 
@@ -66,9 +66,7 @@ def test_flat_images_have_no_edges():
 @settings(max_examples=25)
 @given(st.integers(0, 2**32), st.integers(1, 5), st.booleans())
 def test_sums_of_products_are_exact_in_float32(seed, channels, extreme):
-    images = np.random.default_rng(seed).integers(0, 256, (3, channels, 32, 32), np.uint8)
-    if extreme:
-        images = (images >> 7) * np.uint8(255)
+    images = draw_noise(seed, 3, channels, extreme)
     edges = compute_edges(images).astype(np.float64)
     assert np.array_equal(edges, np.rint(edges))
     assert (edges**2).sum(axis=(1, 2, 3)).max() <= EXACT_SUM

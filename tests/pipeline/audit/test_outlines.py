@@ -13,7 +13,7 @@ from pipeline.audit.outlines import (
     compute_outlines,
     mirror_outlines,
 )
-from tests.helpers.scenes import draw_scene, take_view
+from tests.helpers.scenes import draw_noise, draw_scene, take_view
 from tests.helpers.shard_sets import make_images
 
 
@@ -94,9 +94,7 @@ def test_many_channels_do_not_overflow():
 @settings(max_examples=25)
 @given(st.integers(0, 2**32), st.integers(1, 5), st.booleans())
 def test_sums_of_products_are_exact_in_float32(seed, channels, extreme):
-    images = np.random.default_rng(seed).integers(0, 256, (3, channels, 32, 32), np.uint8)
-    if extreme:
-        images = (images >> 7) * np.uint8(255)
+    images = draw_noise(seed, 3, channels, extreme)
     outlines = compute_outlines(images)
     assert outlines.shape == (3, 2, GRID, GRID)
     assert (outlines.astype(np.int64) ** 2).sum(axis=(1, 2, 3)).max() <= EXACT_SUM

@@ -3,7 +3,6 @@
 import itertools
 import re
 from html import unescape
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from shardset.manifest import Normalization, SplitShards
 from shardset.shards import open_shards
 from tests.helpers.audits import audit_with, make_pair
 from tests.helpers.chromium import PROGRAM, open_chromium
+from tests.helpers.html import html_texts
 from tests.helpers.shard_sets import make_images, make_manifest, make_params, write_raw_set
 
 VIEWS = [(width, scheme) for width in (400, 1400) for scheme in ("light", "dark")]
@@ -44,16 +44,6 @@ def render(raw, path, near=(), decimals=4, **changes):
 
 def without_pictures(page):
     return re.sub('base64,[^"]*|<svg.*?</svg>|<script>.*?</script>|<style>.*?</style>', "", page, flags=re.DOTALL)
-
-
-def texts_of(page):
-    """The text of each element of a page."""
-    texts: list[str] = []
-    parser = HTMLParser()
-    parser.handle_data = texts.append  # type: ignore[assignment, method-assign]
-    parser.feed(page)
-    parser.close()
-    return texts
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +176,7 @@ def test_class_names_are_escaped(tmp_path):
     save_manifest(replace(raw.manifest, classes=ODD_NAMES), raw.dir)
     near = [make_pair(("test", index), ("train", index + 1)) for index in range(8)]
     page, text = render(open_shards(raw.dir), tmp_path, near)
-    in_page, in_text = texts_of(page), texts_of(MarkdownIt().enable(["table", "strikethrough"]).render(text))
+    in_page, in_text = html_texts(page), html_texts(MarkdownIt().enable(["table", "strikethrough"]).render(text))
     for name in ODD_NAMES:
         assert in_page.count(name) >= 3  # samples, the table, the choices
         assert in_text.count(name) == 3  # the table of classes, and both images of pairs
@@ -195,7 +185,7 @@ def test_class_names_are_escaped(tmp_path):
 
 def test_markdown_is_escaped():
     for name in (*ODD_NAMES, r"\*", "snake_case_name"):
-        (shown,) = texts_of(MarkdownIt().enable(["table", "strikethrough"]).renderInline(escape_markdown(name)))
+        (shown,) = html_texts(MarkdownIt().enable(["table", "strikethrough"]).renderInline(escape_markdown(name)))
         assert shown == name
     assert escape_markdown("snake_case") == "snake_case"
 

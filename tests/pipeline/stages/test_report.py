@@ -2,7 +2,6 @@ import hashlib
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from math import nextafter
 
 import numpy as np
@@ -21,6 +20,7 @@ from pipeline.stages.stats import write_stats
 from shardset.errors import CorruptDataError
 from shardset.normalization import normalize_pixels
 from shardset.shards import open_shards
+from tests.helpers.html import html_texts
 from tests.helpers.shard_sets import audit, make_images, make_params, read_images, report_on, write_raw_set
 
 TABLES = {"histograms.csv", "pixels.csv"}
@@ -67,16 +67,6 @@ def with_classes(source_dir, target_dir, *names):
     shutil.copytree(source_dir, target_dir)
     manifest = open_shards(source_dir).manifest
     save_manifest(replace(manifest, classes=(*names, *manifest.classes[len(names) :])), target_dir)
-
-
-def html_texts(page):
-    """The text of each element of a page."""
-    texts: list[str] = []
-    parser = HTMLParser()
-    parser.handle_data = texts.append  # type: ignore[assignment, method-assign]
-    parser.feed(page)
-    parser.close()
-    return texts
 
 
 def test_metrics_are_headlines_and_the_pages_show_the_details(report_on_tiny, tiny_audit, tiny, tmp_path):
