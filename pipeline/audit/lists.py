@@ -76,14 +76,14 @@ def list_pairs(
         closest.values(),
         key=lambda pair: (order[pair.split], pair.index, order[pair.other_split], pair.other_index),
     )
-    ids = [_pair_id(pair, digests) for pair in pairs]
-    kept = [(pair, of_pair) for pair, of_pair in zip(pairs, ids, strict=True) if of_pair not in ignored]
-    clusters = find_clusters([pair for pair, _ in kept])
-    numbered = [(pair, cluster, of_pair) for (pair, of_pair), cluster in zip(kept, clusters, strict=True)]
-    left_out = _with_labels(
-        raw, [(pair, 0, of_pair) for pair, of_pair in zip(pairs, ids, strict=True) if of_pair in ignored]
+    ids = {pair: _pair_id(pair, digests) for pair in pairs}
+    kept = [pair for pair in pairs if ids[pair] not in ignored]
+    clusters = dict(zip(kept, find_clusters(kept), strict=True))
+    listed = _with_labels(raw, ((pair, clusters.get(pair, -1), ids[pair]) for pair in pairs))
+    left_out = [of for of in listed if of.id in ignored]
+    return [of for of in listed if of.id not in ignored], LeftOut(
+        pairs=len(left_out), conflicts=sum(of.is_conflict for of in left_out)
     )
-    return _with_labels(raw, numbered), LeftOut(len(left_out), sum(of.is_conflict for of in left_out))
 
 
 def lists_to_keep(raw: ShardSet, pairs: Sequence[ListedPair]) -> dict[str, list[tuple[object, ...]]]:

@@ -27,8 +27,8 @@ from shardset.shards import ShardSet
 NUM_VALUE_IMAGES = 3  # whose normalized values are drawn
 DIGITS = 4  # of mean and std in the line to copy
 
-# Underscores within a word are only themselves.
 CODE = re.compile(r"\bdata/[\w/]+\.csv\b|\baudit\.ignore\b")
+# Underscores within a word are only themselves.
 MARKDOWN_SYNTAX = re.compile(r"[\\`*\[\]<>&|~$#]|(?<![^\W_])_|_(?![^\W_])")
 
 
