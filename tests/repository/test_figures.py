@@ -116,7 +116,7 @@ def test_near_duplicates_are_counted_as_in_the_audit():
 
 
 def test_leaks_and_accuracy_are_those_of_the_example():
-    """Also of the same list: with another one, the accuracy isn't that of a whole number of images."""
+    """If the accuracy was measured on another list, no number of correct images of this list gives it."""
     metrics = json.loads((REPOSITORY / "examples/train/dvclive/metrics.json").read_bytes())["test"]
     leaked = json.loads((REPOSITORY / "data/audit.json").read_bytes())["test"]["leaked"]
     num_right, num_kept = round(metrics["accuracy"] * 10_000), 10_000 - leaked
