@@ -53,6 +53,10 @@ Scheduler = Annotated[
     ),
 ]
 
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Start over instead of going on where an earlier run was stopped.")
+]
+
 Images = Annotated[
     Path,
     typer.Argument(metavar="SOURCE", help="A folder of images, a .tar or .zip of one, or parquet files."),
@@ -72,14 +76,16 @@ def options(
 
 
 @app.command()
-def download(source: Source = None) -> None:
+def download(source: Source = None, scheduler: Scheduler = None, fresh: Fresh = False) -> None:
     """Fetch, verify and decode the dataset into data/raw."""
     from pipeline.params import load_params
     from pipeline.stages.download import download_dataset
 
     params = load_params(PARAMS_PATH)
     with _progress_bar() as progress:
-        manifest = download_dataset(params.dataset, params.images, RAW_DIR, ARCHIVES_DIR, source, progress)
+        manifest = download_dataset(
+            params.dataset, params.images, RAW_DIR, ARCHIVES_DIR, source, progress, scheduler, fresh=fresh
+        )
     typer.echo(f"{RAW_DIR}: {manifest.summary()}")
 
 
@@ -88,40 +94,44 @@ def stats(scheduler: Scheduler = None) -> None:
     """Compute the channel statistics of the train split into data/stats.json."""
     from pipeline.stages.stats import write_stats
 
-    typer.echo(f"{STATS_PATH}: {write_stats(RAW_DIR, STATS_PATH, scheduler).summary()}")
+    with _progress_bar() as progress:
+        statistics = write_stats(RAW_DIR, STATS_PATH, progress, scheduler)
+    typer.echo(f"{STATS_PATH}: {statistics.summary()}")
 
 
 @app.command()
-def audit() -> None:
+def audit(scheduler: Scheduler = None, fresh: Fresh = False) -> None:
     """Look for near-duplicates, label conflicts and odd images, into data/audit."""
     from pipeline.params import load_params
     from pipeline.stages.audit import audit_images
 
     params = load_params(PARAMS_PATH)
     with _progress_bar() as progress:
-        summary = audit_images(RAW_DIR, AUDIT_DIR, AUDIT_PATH, params.audit, progress)
+        summary = audit_images(RAW_DIR, AUDIT_DIR, AUDIT_PATH, params.audit, progress, scheduler, fresh=fresh)
     typer.echo(f"{AUDIT_DIR}: {summary}")
 
 
 @app.command()
-def normalize(scheduler: Scheduler = None) -> None:
+def normalize(scheduler: Scheduler = None, fresh: Fresh = False) -> None:
     """Write the normalized shards of every split into data/shards."""
     from pipeline.params import load_params
     from pipeline.stages.normalize import normalize_shards
 
     params = load_params(PARAMS_PATH)
-    manifest = normalize_shards(RAW_DIR, STATS_PATH, SHARDS_DIR, params.normalize, scheduler)
+    with _progress_bar() as progress:
+        manifest = normalize_shards(RAW_DIR, STATS_PATH, SHARDS_DIR, params.normalize, progress, scheduler, fresh=fresh)
     typer.echo(f"{SHARDS_DIR}: {manifest.summary()}")
 
 
 @app.command()
-def report() -> None:
+def report(scheduler: Scheduler = None) -> None:
     """Verify the shards and write a report on them into data/report."""
     from pipeline.params import load_params
     from pipeline.stages.report import write_report
 
     params = load_params(PARAMS_PATH)
-    write_report(RAW_DIR, AUDIT_DIR, SHARDS_DIR, REPORT_DIR, params.report.decimals)
+    with _progress_bar() as progress:
+        write_report(RAW_DIR, AUDIT_DIR, SHARDS_DIR, REPORT_DIR, params.report.decimals, progress, scheduler)
     typer.echo(f"{REPORT_DIR}: report.html, report.md, metrics.json and tables")
 
 
@@ -134,7 +144,9 @@ def verify(
     """Check every byte of a shard set against its manifest."""
     from pipeline.stages.verify import verify_set
 
-    typer.echo(f"{directory}: {verify_set(directory).summary()}: every file matches the manifest")
+    with _progress_bar() as progress:
+        manifest = verify_set(directory, progress)
+    typer.echo(f"{directory}: {manifest.summary()}: every file matches the manifest")
 
 
 @app.command()

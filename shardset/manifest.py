@@ -42,6 +42,10 @@ class Shard(Model, frozen=True):
     images: SetFile
     labels: SetFile
 
+    @property
+    def files(self) -> tuple[SetFile, SetFile]:
+        return self.images, self.labels
+
 
 class SplitShards(Model, frozen=True):
     """All shards of a split, in sample order."""
@@ -57,7 +61,7 @@ class SplitShards(Model, frozen=True):
     @property
     def num_bytes(self) -> int:
         """Size of the split's shard files."""
-        return sum(shard.images.bytes + shard.labels.bytes for shard in self.shards)
+        return sum(file.bytes for shard in self.shards for file in shard.files)
 
 
 class Normalization(Model, frozen=True):
@@ -130,7 +134,7 @@ class Manifest(Model, frozen=True):
         """List the files of images and labels, split by split, in sample order."""
         for split in self.splits.values():
             for shard in split.shards:
-                yield from (shard.images, shard.labels)
+                yield from shard.files
 
     def summary(self) -> str:
         """Describe the set in one line."""

@@ -1,19 +1,21 @@
 """The channel statistics of a split, from exact sums."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from pipeline.numerics.sums import PIXEL_MAX, ChannelSums, merge_sums, sum_channels
-from pipeline.runtime.tasks import map_tasks
+from pipeline.runtime.tasks import MapTasks, ignore
 from shardset.manifest import Manifest, Shard, Split
 from shardset.reader import ShardReader
 from shardset.shards import ShardSet
 from shardset.statistics import Statistics
 
 
-def compute_statistics(raw: ShardSet, split: Split, scheduler: str | None = None) -> Statistics:
+def compute_statistics(
+    raw: ShardSet, split: Split, map_tasks: MapTasks, done: Callable[[Shard], None] = ignore
+) -> Statistics:
     """Compute a split's statistics from uint8 shards. Raises CorruptDataError if a byte differs from the manifest."""
-    by_shard = map_tasks(partial(_sum_shard, raw.reader), raw.shards(split), scheduler)
+    by_shard = map_tasks(partial(_sum_shard, raw.reader), raw.shards(split), done)
     return statistics_of(merge_channels(by_shard), raw.manifest, split)
 
 

@@ -6,7 +6,7 @@ Pixels are integers, so their sums are taken in integers: no order, thread count
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import fsum, isqrt
+from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,8 @@ class ChannelSums:
     num_pixels: int
     sum: int
     sum_of_squares: int
-    # For each image of n pixels, (N,): sqrt(n * sum(v^2) - sum(v)^2), which is n times the image's own std.
-    roots: NDArray[np.float64]
+    # Over images of n pixels: sqrt(n * sum(v^2) - sum(v)^2), which is n times the image's own std, as float64.
+    sum_of_roots: Fraction
     min: int
     max: int
 
@@ -41,9 +41,9 @@ class ChannelSums:
 
     @property
     def std_per_image(self) -> float:
-        """The mean over images of each image's own std: correctly rounded roots, added with `math.fsum`."""
-        # Images have num_pixels / len(roots) pixels each, so the number of images cancels out of the mean.
-        return fsum(self.roots) / (self.num_pixels * PIXEL_MAX)
+        """The mean over images of each image's own std: correctly rounded roots, whose sum is rounded once."""
+        # N images have num_pixels / N pixels each, so N cancels out of the mean.
+        return float(self.sum_of_roots) / (self.num_pixels * PIXEL_MAX)
 
 
 def merge_sums(parts: Sequence[ChannelSums]) -> ChannelSums:
@@ -52,7 +52,7 @@ def merge_sums(parts: Sequence[ChannelSums]) -> ChannelSums:
         num_pixels=sum(part.num_pixels for part in parts),
         sum=sum(part.sum for part in parts),
         sum_of_squares=sum(part.sum_of_squares for part in parts),
-        roots=np.concatenate([part.roots for part in parts]),
+        sum_of_roots=sum((part.sum_of_roots for part in parts), Fraction(0)),
         min=min(part.min for part in parts),
         max=max(part.max for part in parts),
     )
@@ -81,7 +81,7 @@ def combine_images(
             num_pixels=len(sums) * pixels_per_image,
             sum=int(sums[:, channel].sum()),
             sum_of_squares=int(squares[:, channel].sum()),
-            roots=_image_roots(sums[:, channel], squares[:, channel], pixels_per_image),
+            sum_of_roots=sum_exactly(_image_roots(sums[:, channel], squares[:, channel], pixels_per_image)),
             min=int(low[channel]),
             max=int(high[channel]),
         )
@@ -97,6 +97,19 @@ def sum_images(pixels: NDArray[np.uint8]) -> tuple[Integers, Integers]:
     rows = pixels.reshape(*pixels.shape[:2], -1, row).astype(wide_enough)
     sums, squares = np.vecdot(rows, np.ones(row, wide_enough)), np.vecdot(rows, rows)
     return sums.sum(axis=-1, dtype=np.int64), squares.sum(axis=-1, dtype=np.int64)
+
+
+def sum_exactly(values: NDArray[np.float64]) -> Fraction:
+    """Add finite numbers without rounding."""
+    mantissas, exponents = np.frexp(values)
+    integers = (mantissas * 2**53).astype(np.int64)
+    total = Fraction(0)
+    for exponent in np.unique(exponents).tolist():
+        of_exponent = integers[exponents == exponent]
+        # In two halves, whose sums 64 bits can hold.
+        high, low = int((of_exponent >> 32).sum()), int((of_exponent & 0xFFFFFFFF).sum())
+        total += ((high << 32) + low) * Fraction(2) ** (exponent - 53)
+    return total
 
 
 def sqrt_of_fraction(fraction: Fraction) -> float:

@@ -77,29 +77,71 @@ def replace_dir(target_dir: Path) -> Iterator[Path]:
     as one that the block reads, is raised as it is.
     """
     target_dir = target_dir.resolve()  # it may be a link to another disk
-    new_dir, old_dir = temp_sibling(target_dir, "new"), temp_sibling(target_dir, "old")
+    new_dir = temp_sibling(target_dir, "new")
+    with exclusive_writer(target_dir):
+        remove_dir(new_dir, target_dir)
+        try:
+            new_dir.mkdir()
+            yield new_dir
+            put_in_place(new_dir, target_dir)
+        finally:
+            with deferred_signals():
+                remove_dir(new_dir, target_dir)
+
+
+@contextmanager
+def exclusive_writer(target_dir: Path) -> Iterator[None]:
+    """Keep other processes from writing `target_dir`, and clean up after one that was killed while it replaced it.
+
+    Raises PipelineError as `replace_dir` does.
+    """
+    old_dir = temp_sibling(target_dir, "old")
     try:
         target_dir.parent.mkdir(parents=True, exist_ok=True)
         with exclusive_lock(target_dir, wait=False):
-            _clean_up(target_dir)
+            _restore(old_dir, target_dir)
             try:
-                new_dir.mkdir()
-                yield new_dir
-                for folder, _, _ in os.walk(new_dir):
-                    _sync_dir(Path(folder))
-                if target_dir.is_dir():
-                    target_dir.rename(old_dir)
-                new_dir.rename(target_dir)
-                _sync_dir(target_dir.parent)
+                yield
             finally:
                 with deferred_signals():
-                    _clean_up(target_dir)
+                    _restore(old_dir, target_dir)
     except OSError as error:
         path = Path(str(error.filename))
-        temp_paths = {temp_sibling(target_dir, role) for role in ("new", "old", "lock")}
+        temp_paths = {temp_sibling(target_dir, role) for role in ("new", "old", "work", "lock")}
         if temp_paths.isdisjoint((path, *path.parents)):
             raise
         raise PipelineError(f"{target_dir}: can't be written: {describe_os_error(error)}") from error
+
+
+def put_in_place(new_dir: Path, target_dir: Path) -> None:
+    """Replace a folder by another one on the same file system."""
+    for folder, _, _ in os.walk(new_dir):
+        _sync_dir(Path(folder))
+    if target_dir.is_dir():
+        target_dir.rename(temp_sibling(target_dir, "old"))
+    new_dir.rename(target_dir)
+    _sync_dir(target_dir.parent)
+
+
+def remove_dir(temp_dir: Path, target_dir: Path) -> None:
+    """Remove a temporary folder next to `target_dir`, if it is there, and what earlier calls could not remove."""
+    if temp_dir.exists():
+        # Renamed first, so that a thread still running after Ctrl-C can't add files to it during removal.
+        temp_dir.rename(temp_sibling(target_dir, f"gone-{os.urandom(8).hex()}"))
+    for path in target_dir.parent.iterdir():
+        if path.name.startswith(f".{target_dir.name}.gone"):
+            # A network file system keeps files that are open elsewhere. A later call removes them.
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def check_free_space(target_dir: Path, num_bytes: int, way_out: str) -> None:
+    """Raise PipelineError, which ends with `way_out`, if the disk of `target_dir` has less than `num_bytes` free."""
+    free = shutil.disk_usage(target_dir.resolve().parent).free
+    if free < num_bytes:
+        raise PipelineError(
+            f"{target_dir}: {num_bytes / 1e9:,.1f} GB will be written, but the disk has {free / 1e9:,.1f} GB free. "
+            f"{way_out}"
+        )
 
 
 def hash_file(path: Path) -> str:
@@ -108,19 +150,11 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _clean_up(target_dir: Path) -> None:
-    """Restore the previous folder unless a new one replaced it, and remove leftovers."""
-    new_dir, old_dir = temp_sibling(target_dir, "new"), temp_sibling(target_dir, "old")
+def _restore(old_dir: Path, target_dir: Path) -> None:
+    """Put the previous folder back unless a new one replaced it."""
     if old_dir.exists() and not target_dir.exists():
         old_dir.rename(target_dir)
-    for leftover in (new_dir, old_dir):
-        if leftover.exists():
-            # Renamed first, so that a thread still running after Ctrl-C can't add files to it during removal.
-            leftover.rename(temp_sibling(target_dir, f"gone-{os.urandom(8).hex()}"))
-    for path in target_dir.parent.iterdir():
-        if path.name.startswith(f".{target_dir.name}.gone"):
-            # A network file system keeps files that are open elsewhere. A later call removes them.
-            shutil.rmtree(path, ignore_errors=True)
+    remove_dir(old_dir, target_dir)
 
 
 def _sync_dir(path: Path) -> None:

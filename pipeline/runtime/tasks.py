@@ -1,4 +1,4 @@
-"""Independent tasks on threads of this process or on a Dask cluster, with the same results bit for bit."""
+"""Independent tasks on threads of this process or on workers of a cluster, with the same results bit for bit."""
 
 import hashlib
 import os
@@ -6,23 +6,19 @@ import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from functools import cache
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
-from threading import Event
-from typing import TYPE_CHECKING, TypeVar
+from threading import Event, Lock
+from typing import Protocol, TypeVar
 
-from pipeline.errors import PipelineError
 from pipeline.runtime.signals import deferred_signals
 from shardset.errors import InputError
 from shardset.threads import usable_cpus
 
-if TYPE_CHECKING:
-    from distributed import Client
-
-FIRST_WORKER_TIMEOUT = 30  # seconds for a cluster to have its first worker
 AHEAD = 4  # items per thread that are worked on before their results are asked for
 
 # Called with what is being done, how much of it is done, and the total: images, and bytes for FETCHING.
@@ -33,22 +29,87 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def map_tasks(function: Callable[[T], R], items: Iterable[T], scheduler: str | None = None) -> list[R]:
-    """Apply `function` to each item and return the results in the items' order. Stops at the first error.
+def ignore(_: object) -> None:
+    """Do nothing."""
 
-    `scheduler` is the address of a Dask scheduler, "tcp://host:port", whose workers see the same files under the same
-    paths and have the same version of this package. Each item travels with its `function`, so both should be small. A
-    task may run more than once, even at the same time on two workers.
 
-    Without a scheduler, tasks run on threads of this process: numpy and hashlib release the GIL on blocks of the size
-    used here. There is one more thread than usable CPUs, because a thread may wait for the disk. The environment
-    variable PIPELINE_THREADS overrides the number.
+class MapTasks(Protocol):
+    """Applies a function to each item and returns the results in the items' order. Stops at the first error.
 
-    Raises InputError for an unusable scheduler or number of threads, and PipelineError for lost workers.
+    `done` is called with each item whose result is there, in any order, one call at a time.
     """
-    if scheduler:
-        return _map_on_cluster(function, list(items), scheduler)
-    return _map_on_threads(function, list(items), _num_threads())
+
+    def __call__(
+        self, function: Callable[[T], R], items: Iterable[T], done: Callable[[T], None] = ignore
+    ) -> list[R]: ...
+
+
+class Tally:
+    """Counts images that are done, on any thread, and shows the count."""
+
+    def __init__(self, progress: Progress, action: str, total: int) -> None:
+        self._show = partial(progress, action)
+        self._total, self._num_done = total, 0
+        self._lock = Lock()
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self._num_done += count
+            self._show(self._num_done, self._total)
+
+
+def map_tasks(function: Callable[[T], R], items: Iterable[T], done: Callable[[T], None] = ignore) -> list[R]:
+    """Map on threads of this process: numpy and hashlib release the GIL on blocks of the size used here.
+
+    There is one more thread than usable CPUs, because a thread may wait for the disk. The environment variable
+    PIPELINE_THREADS overrides the number. Raises InputError if that isn't a number.
+    """
+    # Each thread pulls its next item, to keep the number of submits low. Signals are deferred during these, because an
+    # exception raised by a handler in the middle of a submit could leave a lock of the pool held indefinitely.
+    all_items, num_threads = list(items), _num_threads()
+    pending = iter(enumerate(all_items))
+    results: dict[int, R] = {}
+    stop, lock = Event(), Lock()
+
+    def work() -> None:
+        try:
+            while not stop.is_set() and (task := next(pending, None)):
+                index, item = task
+                results[index] = function(item)
+                with lock:
+                    done(item)
+        except BaseException:
+            stop.set()
+            raise
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        try:
+            with deferred_signals():
+                futures = [pool.submit(work) for _ in all_items[:num_threads]]
+            for future in futures:
+                future.result()
+        finally:
+            stop.set()
+    return [results[index] for index in range(len(all_items))]
+
+
+@contextmanager
+def open_workers(scheduler: str | None, shared_dir: Path) -> Iterator[MapTasks]:
+    """Yield what maps tasks: `map_tasks`, or the workers of a Dask scheduler at "tcp://host:port".
+
+    Workers see `shared_dir` and all other files under the same paths as this process, and have the same version of this
+    package. A task travels there and its result back, so both should be small. A task may run more than once, even at
+    the same time on two workers. One that fails for a reason that may pass, or with its worker, is tried again.
+
+    Raises InputError for an unusable scheduler, and PipelineError for lost workers.
+    """
+    if scheduler is None:
+        yield map_tasks
+        return
+    from pipeline.runtime.cluster import connect, map_on_cluster
+
+    with connect(scheduler, shared_dir) as client:
+        yield partial(map_on_cluster, client)
 
 
 def imap_on_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
@@ -62,7 +123,7 @@ def imap_on_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[
         try:
             while True:
                 if len(pending) <= most // 2:
-                    with deferred_signals():  # as in _map_on_threads, and seldom, because it takes as long as a submit
+                    with deferred_signals():  # as in map_tasks, and seldom, because it takes as long as a submit
                         pending.extend(pool.submit(function, item) for item in islice(remaining, most - len(pending)))
                 if not pending:
                     return
@@ -77,32 +138,6 @@ def max_in_flight() -> int:
     return AHEAD * _num_threads() + 1
 
 
-def _map_on_threads(function: Callable[[T], R], items: list[T], num_threads: int) -> list[R]:
-    # Each thread pulls its next item, to keep the number of submits low. Signals are deferred during these, because an
-    # exception raised by a handler in the middle of a submit could leave a lock of the pool held indefinitely.
-    pending = iter(enumerate(items))
-    results: dict[int, R] = {}
-    stop = Event()
-
-    def work() -> None:
-        try:
-            while not stop.is_set() and (item := next(pending, None)):
-                results[item[0]] = function(item[1])
-        except BaseException:
-            stop.set()
-            raise
-
-    with ThreadPoolExecutor(num_threads) as pool:
-        try:
-            with deferred_signals():
-                futures = [pool.submit(work) for _ in items[:num_threads]]
-            for future in futures:
-                future.result()
-        finally:
-            stop.set()
-    return [results[index] for index in range(len(items))]
-
-
 def _num_threads() -> int:
     setting = os.environ.get("PIPELINE_THREADS") or str(usable_cpus() + 1)
     if not re.fullmatch("[1-9][0-9]{0,3}", setting):
@@ -110,42 +145,9 @@ def _num_threads() -> int:
     return int(setting)
 
 
-def _map_on_cluster(function: Callable[[T], R], items: list[T], scheduler: str) -> list[R]:
-    try:
-        from distributed import Client, KilledWorker
-    except ImportError:
-        raise InputError("scheduler: needs Dask: pip install --constraint constraints.txt -e '.[dask]'") from None
-    try:
-        client = Client(scheduler)
-    except (OSError, TypeError, ValueError) as error:
-        raise InputError(f"scheduler {scheduler}: can't be reached: {error}") from None
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=FIRST_WORKER_TIMEOUT)
-        except TimeoutError:
-            raise InputError(f"scheduler {scheduler}: no worker joined within {FIRST_WORKER_TIMEOUT} s") from None
-        _check_workers(client, scheduler)
-        try:
-            results: list[R] = client.gather(client.map(function, items, pure=False))
-        except (KilledWorker, CancelledError) as error:
-            raise PipelineError(f"scheduler {scheduler}: workers were lost during a task: {error}") from None
-        _check_workers(client, scheduler)  # some may have joined since
-        return results
-
-
-def _check_workers(client: "Client", scheduler: str) -> None:
-    for worker, found in client.run(installed_version, on_error="return").items():
-        lost = isinstance(found, OSError)
-        if not lost and found != installed_version():
-            raise InputError(
-                f"scheduler {scheduler}: worker {worker}: expected {installed_version()}, got {found}. "
-                "Install the same version on all workers and restart them."
-            )
-
-
 @cache  # what a worker has imported stays as it was when the worker was asked first
 def installed_version() -> str:
-    """Describe the version of this package, its source code and Python."""
+    """Describe the version of this package, its source code, Pillow and Python."""
     try:
         number = version("cifar-pipeline")
     except PackageNotFoundError:  # run from a folder
@@ -155,4 +157,4 @@ def installed_version() -> str:
     for path in sorted([*folder.glob("pipeline/**/*.py"), *folder.glob("shardset/**/*.py")]):
         code.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     python = ".".join(map(str, sys.version_info[:2]))
-    return f"cifar-pipeline {number} (code {code.hexdigest()[:8]}) on Python {python}"
+    return f"cifar-pipeline {number} (code {code.hexdigest()[:8]}) with Pillow {version('pillow')} on Python {python}"

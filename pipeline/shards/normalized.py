@@ -1,15 +1,17 @@
 """Normalized shards from raw ones: which raw shards each one reads, and how its values are computed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from math import prod
 
 import numpy as np
 
-from pipeline.shards.writer import write_shards
-from shardset.manifest import Dtype, Normalization, SetFile, Shard, Split, SplitShards
+from pipeline.runtime.resume import Step
+from pipeline.runtime.tasks import MapTasks, ignore
+from pipeline.shards.writer import ShardTask, write_shards
+from shardset.manifest import Dtype, Manifest, Normalization, SetFile, Shard, Split, SplitShards
 from shardset.normalization import normalize_pixels
-from shardset.reader import Array, ShardReader, split_range
+from shardset.reader import Array, Labels, ShardReader, split_range
 from shardset.shards import ShardSet
 
 
@@ -36,7 +38,7 @@ def plan_pieces(raw: ShardSet, split: Split, start: int, stop: int) -> list[Piec
 
 
 def files_verified_on_read(raw: ShardSet, samples_per_shard: int) -> set[SetFile]:
-    """Return the image files of raw shards that `NormalizedBlocks` reads entirely, and so verifies."""
+    """Return the image files of raw shards that `NormalizedShard` reads entirely, and so verifies."""
     return {
         piece.shard.images
         for split, of_split in raw.manifest.splits.items()
@@ -46,40 +48,53 @@ def files_verified_on_read(raw: ShardSet, samples_per_shard: int) -> set[SetFile
     }
 
 
+def num_image_bytes(manifest: Manifest) -> int:
+    """Return the size of all images that a manifest describes."""
+    num_samples = sum(of_split.samples for of_split in manifest.splits.values())
+    return num_samples * prod(manifest.image_shape) * np.dtype(manifest.dtype).itemsize
+
+
 def write_normalized_shards(
     raw: ShardSet,
-    shards_dir: Path,
+    step: Step,
     normalization: Normalization,
     dtype: Dtype,
     samples_per_shard: int,
-    scheduler: str | None,
+    map_tasks: MapTasks,
+    done: Callable[[int], None] = ignore,
 ) -> dict[Split, SplitShards]:
     """Write every split of `raw`, normalized, and return the entries for the manifest; see `write_shards`."""
 
-    def image_blocks(split: Split, start: int, stop: int) -> Iterable[Array]:
-        return NormalizedBlocks(raw.reader, plan_pieces(raw, split, start, stop), normalization, dtype)
+    def source_of(task: ShardTask) -> NormalizedShard:
+        return NormalizedShard(raw.reader, plan_pieces(raw, task.split, task.start, task.stop), normalization, dtype)
 
     return write_shards(
-        shards_dir,
-        {split: raw.labels(split) for split in raw.manifest.splits},
-        image_blocks,
+        step,
+        {split: of_split.samples for split, of_split in raw.manifest.splits.items()},
+        source_of,
         dtype=dtype,
         image_shape=raw.manifest.image_shape,
         samples_per_shard=samples_per_shard,
-        scheduler=scheduler,
+        map_tasks=map_tasks,
+        done=done,
     )
 
 
 @dataclass(frozen=True)
-class NormalizedBlocks:
-    """Pieces of raw shards in blocks, (n, C, H, W) of `dtype`: normalized, or with uint8 the pixels themselves."""
+class NormalizedShard:
+    """Pieces of raw shards as one shard of `dtype`: normalized, or with uint8 the pixels themselves."""
 
     reader: ShardReader
     pieces: list[Piece]
     normalization: Normalization
     dtype: Dtype
 
-    def __iter__(self) -> Iterator[Array]:
+    def labels(self) -> Labels:
+        """Return the labels, (N,) int64."""
+        return np.concatenate([self.reader.labels(piece.shard)[piece.start : piece.stop] for piece in self.pieces])
+
+    def blocks(self) -> Iterator[Array]:
+        """Yield the images in blocks, (n, C, H, W) of `dtype`."""
         blocks = read_pixels(self.reader, self.pieces)
         if self.dtype == "uint8":
             yield from blocks

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from pipeline.runtime.resume import Step
 from pipeline.runtime.tasks import map_tasks
-from pipeline.shards.writer import ShardJob, ShardTask, map_by_split, plan_shards, write_shard
+from pipeline.shards.writer import ShardJob, ShardTask, plan_shards, write_shard
 from shardset.content import Digests, hash_content, hash_images
 from shardset.errors import CorruptDataError
 from shardset.manifest import Manifest, Preparation, Shard, Split, SplitShards
@@ -55,6 +57,18 @@ class _RawJob:
     advance: Callable[[int], None]
 
 
+@dataclass(frozen=True)
+class _Source:
+    given_labels: Labels
+    images: Iterable[Array]
+
+    def labels(self) -> Labels:
+        return self.given_labels
+
+    def blocks(self) -> Iterable[Array]:
+        return self.images
+
+
 def write_samples(
     set_dir: Path, dataset: str, samples: Samples, progress: Callable[[int, int], None] | None = None
 ) -> tuple[ShardSet, dict[Split, Digests], dict[Split, list[Any]]]:
@@ -78,7 +92,9 @@ def write_samples(
     for split in jobs:
         (set_dir / split).mkdir()
     # Image files are decoded on threads, one shard after the other.
-    by_split = map_by_split(map_tasks if samples.preparation is None else map, _write_raw_shard, jobs)
+    mapped = map_tasks if samples.preparation is None else map
+    results = iter(mapped(_write_raw_shard, [job for of_split in jobs.values() for job in of_split]))
+    by_split = {split: list(islice(results, len(of_split))) for split, of_split in jobs.items()}
     digests = {split: np.concatenate([raw.digests for raw in of_split]) for split, of_split in by_split.items()}
     splits = {
         split: SplitShards(samples=len(digests[split]), shards=tuple(raw.shard for raw in of_split))
@@ -126,7 +142,8 @@ def _write_raw_shard(job: _RawJob) -> RawShard:
             job.advance(len(pixels))
 
     labels = job.samples.labels[task.split][task.start : task.stop]
-    shard = write_shard(ShardJob(job.dir, task, "uint8", job.samples.image_shape, labels, images()))
+    source = _Source(labels, images())
+    shard = write_shard(ShardJob(Step(job.dir), task, "uint8", job.samples.image_shape, source))
     return RawShard(shard, np.concatenate(digests), facts)
 
 

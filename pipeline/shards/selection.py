@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 
@@ -9,8 +10,10 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from pipeline.runtime.resume import Step
+from pipeline.runtime.tasks import map_tasks
 from pipeline.shards.raw import samples_per_shard
-from pipeline.shards.writer import write_shards
+from pipeline.shards.writer import ShardTask, write_shards
 from shardset.content import Digests, hash_content
 from shardset.errors import InputError
 from shardset.manifest import SPLITS, Split
@@ -70,6 +73,22 @@ def check_selection(raw: ShardSet, selection: Selection) -> None:
             raise InputError(f"{split}: train lacks these classes: {names}: add images, or lower the fractions")
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    staged: ShardSet
+    origin: Split
+    chosen: NDArray[np.int64]
+    task: ShardTask
+    all_labels: NDArray[np.int64]
+
+    def labels(self) -> NDArray[np.int64]:
+        return self.all_labels[self.task.start : self.task.stop]
+
+    def blocks(self) -> Iterator[Array]:
+        for first, last in split_range(self.task.start, self.task.stop, self.staged.block_samples):
+            yield self.staged.take(self.origin, self.chosen[first:last])
+
+
 def apply_selection(raw: ShardSet, digests: Mapping[Split, Digests], selection: Selection) -> ShardSet:
     """Rewrite a new set, whose manifest is not on disk yet, with the selected samples in its place."""
     sizes = {split: of_split.samples for split, of_split in raw.manifest.splits.items()}
@@ -81,19 +100,18 @@ def apply_selection(raw: ShardSet, digests: Mapping[Split, Digests], selection: 
         (raw.dir / split).rename(staged.dir / split)
     labels = {split: staged.labels(origin)[chosen] for split, (origin, chosen) in selection.items()}
 
-    def image_blocks(split: Split, start: int, stop: int) -> Iterator[Array]:
-        origin, chosen = selection[split]
-        for first, last in split_range(start, stop, raw.block_samples):
-            yield staged.take(origin, chosen[first:last])
-
+    step = Step(raw.dir)
+    step.records_dir.mkdir()
     splits = write_shards(
-        raw.dir,
-        labels,
-        image_blocks,
+        step,
+        {split: len(of_split) for split, of_split in labels.items()},
+        lambda task: _Chosen(staged, *selection[task.split], task, labels[task.split]),
+        map_tasks=map_tasks,
         dtype="uint8",
         image_shape=raw.manifest.image_shape,
         samples_per_shard=samples_per_shard(raw.manifest.image_shape),
     )
     shutil.rmtree(staged.dir)
+    shutil.rmtree(step.records_dir)
     content = hash_content((digests[origin][chosen], labels[split]) for split, (origin, chosen) in selection.items())
     return ShardSet(raw.dir, replace(raw.manifest, splits=splits, content_sha256=content))

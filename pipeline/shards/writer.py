@@ -3,19 +3,18 @@
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain, islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol
 
 import numpy as np
 
 from pipeline.runtime.files import write_synced
 from pipeline.runtime.locks import temp_sibling
-from pipeline.runtime.tasks import map_tasks
+from pipeline.runtime.resume import Step
+from pipeline.runtime.tasks import MapTasks, ignore
 from shardset.errors import named_os_errors
 from shardset.manifest import (
     MANIFEST_NAME,
@@ -30,18 +29,21 @@ from shardset.manifest import (
 from shardset.npy import little_endian, npy_header
 from shardset.reader import Array, Labels, split_range
 
-T = TypeVar("T")
-R = TypeVar("R")
-
 FLUSHED_BYTES = 33_554_432
 if sys.platform == "linux":
     flush_data = os.fdatasync
 else:
     flush_data = os.fsync
 
-# Called once per shard with its split and range [start, stop) of samples. Returns their images in blocks, (n, C, H, W),
-# which are made where the shard is written: on a thread, or on a worker, to which the iterable is sent pickled.
-ImageBlocks = Callable[[Split, int, int], Iterable[Array]]
+
+class ShardSource(Protocol):
+    """What becomes one shard. It is sent to the worker that writes the shard, so it is small."""
+
+    def labels(self) -> Labels:
+        """Return the labels, (N,) int64."""
+
+    def blocks(self) -> Iterable[Array]:
+        """Yield the images in blocks, (n, C, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,15 @@ class ShardTask:
     stop: int
     name: str
 
+    @property
+    def num_samples(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def record(self) -> str:
+        """The name of what is kept when the shard is finished."""
+        return f"{self.split}-{self.name}"
+
 
 def plan_shards(split: Split, num_samples: int, samples_per_shard: int) -> list[ShardTask]:
     """Cut a split into shards of `samples_per_shard`; the last one may hold fewer."""
@@ -62,72 +73,70 @@ def plan_shards(split: Split, num_samples: int, samples_per_shard: int) -> list[
 
 @dataclass(frozen=True)
 class ShardJob:
-    """All that writing one shard needs, and no more, because it may be sent to a worker."""
+    """All that writing one shard into the folder of a step needs."""
 
-    shards_dir: Path
+    step: Step
     task: ShardTask
     dtype: Dtype
     image_shape: tuple[int, int, int]
-    labels: Labels  # of this shard alone
-    blocks: Iterable[Array]
+    source: ShardSource
 
 
-def write_shards(
-    shards_dir: Path,
-    labels: Mapping[Split, Labels],
-    image_blocks: ImageBlocks,
+def write_shards(  # noqa: PLR0913 (most are passed by keyword)
+    step: Step,
+    num_samples: Mapping[Split, int],
+    source_of: Callable[[ShardTask], ShardSource],
     *,
     dtype: Dtype,
     image_shape: tuple[int, int, int],
     samples_per_shard: int,
-    scheduler: str | None = None,
+    map_tasks: MapTasks,
+    done: Callable[[int], None] = ignore,
 ) -> dict[Split, SplitShards]:
-    """Write all shards of all splits and return their entries for the manifest, which the caller writes.
+    """Write all shards of all splits that are not there yet, and return the entries for the manifest.
 
-    `scheduler` as in `map_tasks`.
+    `done` is called with the number of samples of each shard that is complete.
     """
-    for split in labels:
-        (shards_dir / split).mkdir()
     jobs = {
         split: [
-            ShardJob(
-                shards_dir,
-                task,
-                dtype,
-                image_shape,
-                of_split[task.start : task.stop],
-                image_blocks(split, task.start, task.stop),
-            )
-            for task in plan_shards(split, len(of_split), samples_per_shard)
+            ShardJob(step, task, dtype, image_shape, source_of(task))
+            for task in plan_shards(split, of_split, samples_per_shard)
         ]
-        for split, of_split in labels.items()
+        for split, of_split in num_samples.items()
     }
-    shards = map_by_split(partial(map_tasks, scheduler=scheduler), write_shard, jobs)
-    for unfinished in shards_dir.glob("*/.*.tmp"):  # left by workers that were killed
-        unfinished.unlink(missing_ok=True)
+    for split in jobs:
+        (step.dir / split).mkdir(exist_ok=True)
+    all_jobs = [job for of_split in jobs.values() for job in of_split]
+    map_tasks(finish_shard, all_jobs, lambda job: done(job.task.num_samples))
+    remove_unfinished(step.dir)
     return {
-        split: SplitShards(samples=len(labels[split]), shards=tuple(of_split)) for split, of_split in shards.items()
+        split: SplitShards(
+            samples=num_samples[split], shards=tuple(step.read(job.task.record, Shard) for job in of_split)
+        )
+        for split, of_split in jobs.items()
     }
 
 
-def map_by_split(
-    map_jobs: Callable[[Callable[[T], R], Iterable[T]], Iterable[R]],
-    function: Callable[[T], R],
-    jobs: Mapping[Split, Sequence[T]],
-) -> dict[Split, list[R]]:
-    """Apply `function` to the jobs of all splits by one call of `map_jobs`, such as `map`; return results by split."""
-    results = iter(map_jobs(function, chain.from_iterable(jobs.values())))
-    return {split: list(islice(results, len(of_split))) for split, of_split in jobs.items()}
+def finish_shard(job: ShardJob) -> None:
+    """Write a shard, and keep its entry for the manifest as a record, unless that was done before."""
+    job.step.finish(job.task.record, Shard, lambda: write_shard(job))
 
 
 def write_shard(job: ShardJob) -> Shard:
     """Write the files of one shard and return its entry for the manifest. Running it again changes nothing."""
-    task, shape = job.task, (len(job.labels), *job.image_shape)
+    task, set_dir, labels = job.task, job.step.dir, job.source.labels()
+    shape = task.num_samples, *job.image_shape
     return Shard(
-        samples=len(job.labels),
-        images=_write_npy(job.shards_dir, f"{task.split}/images-{task.name}", job.dtype, shape, job.blocks),
-        labels=_write_npy(job.shards_dir, f"{task.split}/labels-{task.name}", "int64", shape[:1], [job.labels]),
+        samples=task.num_samples,
+        images=_write_npy(set_dir, f"{task.split}/images-{task.name}", job.dtype, shape, job.source.blocks()),
+        labels=_write_npy(set_dir, f"{task.split}/labels-{task.name}", "int64", shape[:1], [labels]),
     )
+
+
+def remove_unfinished(set_dir: Path) -> None:
+    """Remove what killed workers left in the folders of splits."""
+    for unfinished in set_dir.glob("*/.*.tmp"):
+        unfinished.unlink(missing_ok=True)
 
 
 def write_set_file(set_dir: Path, path: str, text: str) -> SetFile:

@@ -7,14 +7,15 @@ from msgspec.structs import replace
 
 from pipeline.card.card import render_card
 from pipeline.numerics.schemes import choose_normalization
-from pipeline.runtime.files import replace_dir
-from pipeline.runtime.tasks import map_tasks
-from pipeline.shards.normalized import files_verified_on_read, write_normalized_shards
+from pipeline.runtime.files import check_free_space
+from pipeline.runtime.resume import SET_NAME, open_step, resume_dir
+from pipeline.runtime.tasks import Progress, Tally, open_workers
+from pipeline.shards.normalized import files_verified_on_read, num_image_bytes, write_normalized_shards
 from pipeline.shards.writer import save_manifest, write_set_file
 from pipeline.stages.raw import open_raw
 from pipeline.stages.remedies import input_hint, repair_hint
 from shardset.errors import InputError
-from shardset.manifest import Manifest, Normalization
+from shardset.manifest import Manifest, Normalization, render_manifest
 from shardset.normalization import normalization_table
 from shardset.shards import ShardSet
 from shardset.statistics import read_statistics
@@ -22,27 +23,44 @@ from shardset.statistics import read_statistics
 if TYPE_CHECKING:
     from pipeline.params import NormalizeParams
 
+DTYPE_HINT = (
+    "Set normalize.dtype to uint8 in params.yaml, which takes a quarter of float32 and is normalized to the same values "
+    "when it is read, or free space, or make data/shards a link to a folder on another disk."
+)
+
 
 def normalize_shards(
-    raw_dir: Path, stats_path: Path, shards_dir: Path, params: "NormalizeParams", scheduler: str | None = None
+    raw_dir: Path,
+    stats_path: Path,
+    shards_dir: Path,
+    params: "NormalizeParams",
+    progress: Progress,
+    scheduler: str | None = None,
+    *,
+    fresh: bool = False,
 ) -> Manifest:
-    """Replace `shards_dir` with a normalized shard set; `scheduler` as in `map_tasks`.
+    """Replace `shards_dir` with a normalized shard set; `scheduler` as in `open_workers`, `fresh` as in `resume_dir`.
 
-    Raises InputError if the params or the statistics don't fit the data, and CorruptDataError if data/raw is damaged.
+    Raises InputError if the params or the statistics don't fit the data, CorruptDataError if data/raw is damaged, and
+    PipelineError if the disk has too little free space.
     """
     with repair_hint():
         raw = open_raw(raw_dir)
-        raw.verify(exclude=files_verified_on_read(raw, params.samples_per_shard), map_files=map_tasks)
         normalization = _choose_normalization(raw, stats_path, params)
-        with replace_dir(shards_dir) as new_dir:
-            size = params.samples_per_shard
-            splits = write_normalized_shards(raw, new_dir, normalization, params.dtype, size, scheduler)
+        manifest = replace(raw.manifest, dtype=params.dtype, normalization=normalization, files=())
+        size = params.samples_per_shard
+        with resume_dir(shards_dir, fresh=fresh) as work_dir, open_workers(scheduler, shards_dir.parent) as map_tasks:
+            step = open_step(work_dir, SET_NAME, render_manifest(raw.manifest), render_manifest(manifest), size)
+            check_free_space(shards_dir, num_image_bytes(manifest) - step.num_bytes, DTYPE_HINT)
+            raw.verify(exclude=files_verified_on_read(raw, size), map_files=map_tasks)
+            tally = Tally(progress, "Normalizing", sum(of.samples for of in raw.manifest.splits.values()))
+            splits = write_normalized_shards(raw, step, normalization, params.dtype, size, map_tasks, tally.add)
             raw.check_unchanged()
-            manifest = replace(raw.manifest, dtype=params.dtype, normalization=normalization, splits=splits, files=())
+            manifest = replace(manifest, splits=splits)
             texts = raw.read_files() | render_card(manifest)
-            files = [write_set_file(new_dir, name, text) for name, text in texts.items()]
+            files = [write_set_file(step.dir, name, text) for name, text in texts.items()]
             manifest = replace(manifest, files=tuple(files))
-            save_manifest(manifest, new_dir)
+            save_manifest(manifest, step.dir)
     return manifest
 
 

@@ -1,0 +1,112 @@
+"""Tasks on the workers of a Dask cluster."""
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline.errors import PipelineError
+from pipeline.runtime.tasks import ignore, installed_version
+from shardset.errors import InputError
+
+try:
+    from distributed import Client, KilledWorker, as_completed
+except ImportError:
+    raise InputError("scheduler: needs Dask: pip install --constraint constraints.txt -e '.[dask]'") from None
+
+FIRST_WORKER_TIMEOUT = 30  # seconds for a cluster to have its first worker
+TRIES = 4  # of a task that meets an error of PASSING_ERRORS
+# Of network file systems and connections. A full disk or a missing permission stays as it is.
+PASSING_ERRORS = frozenset(
+    {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN}
+    | {errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH}
+)
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@contextmanager
+def connect(scheduler: str, shared_dir: Path) -> Iterator[Client]:
+    """Connect to a scheduler whose workers are fit for tasks, see `open_workers`. Raises InputError if they are not."""
+    try:
+        client = Client(scheduler, set_as_default=False)
+    except (OSError, TypeError, ValueError) as error:
+        raise InputError(f"scheduler {scheduler}: can't be reached: {error}") from None
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=FIRST_WORKER_TIMEOUT)
+        except TimeoutError:
+            raise InputError(f"scheduler {scheduler}: no worker joined within {FIRST_WORKER_TIMEOUT} s") from None
+        _check_workers(client, shared_dir)
+        yield client
+        _check_workers(client, shared_dir)  # some may have joined since
+
+
+def map_on_cluster(
+    client: Client, function: Callable[[T], R], items: Iterable[T], done: Callable[[T], None] = ignore
+) -> list[R]:
+    """Map on the workers of a client, as `MapTasks` describes. Raises PipelineError for lost workers."""
+    all_items, results = list(items), {}
+    futures = client.map(partial(_run, function, 0), all_items, pure=False)
+    # A future is known by its key here, since a task that is tried again has another one.
+    index_of = {future.key: index for index, future in enumerate(futures)}
+    num_tries = dict.fromkeys(range(len(all_items)), 1)
+    running = as_completed(futures)
+    del futures
+    try:
+        for future in running:
+            index = index_of.pop(future.key)
+            if _may_pass(future.exception()) and num_tries[index] < TRIES:
+                again = client.submit(_run, function, 2 ** num_tries[index], all_items[index], pure=False)
+                index_of[again.key] = index
+                num_tries[index] += 1
+                running.add(again)
+            else:
+                results[index] = future.result()
+                done(all_items[index])
+    except (KilledWorker, CancelledError) as error:
+        address = client.scheduler.address
+        raise PipelineError(f"scheduler {address}: workers were lost during a task: {error}") from None
+    return [results[index] for index in range(len(all_items))]
+
+
+def _run(function: Callable[[T], R], delay: float, item: T) -> R:
+    time.sleep(delay)
+    return function(item)
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in PASSING_ERRORS
+
+
+def _check_workers(client: Client, shared_dir: Path) -> None:
+    scheduler = client.scheduler.address
+    probe = shared_dir.absolute() / f".{os.urandom(8).hex()}.tmp"
+    probe.write_text(installed_version(), encoding="utf-8")
+    try:
+        for worker, found in client.run(_describe_worker, probe, on_error="return").items():
+            if isinstance(found, OSError):  # it was lost
+                continue
+            version, sees_files = (found, True) if isinstance(found, Exception) else found
+            if version != installed_version():
+                raise InputError(
+                    f"scheduler {scheduler}: worker {worker}: expected {installed_version()}, got {version}. "
+                    "Install the same version on all workers and restart them."
+                )
+            if not sees_files:
+                raise InputError(
+                    f"scheduler {scheduler}: worker {worker}: can't see {shared_dir.absolute()}. All workers need a "
+                    "file system that they share with this machine, under the same path."
+                )
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _describe_worker(probe: Path) -> tuple[str, bool]:
+    return installed_version(), probe.exists()

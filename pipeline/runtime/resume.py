@@ -1,0 +1,138 @@
+"""Stages that go on where an earlier run of theirs was killed: what is finished is kept and proven, not made again."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from pipeline.runtime.files import exclusive_writer, hash_file, put_in_place, remove_dir, write_synced
+from pipeline.runtime.locks import temp_sibling
+from pipeline.runtime.signals import deferred_signals
+from pipeline.runtime.tasks import installed_version
+from shardset.errors import named_os_errors
+from shardset.manifest import SetFile
+from shardset.models import render_json
+
+SET_NAME = "set"  # of the folder, within the work folder, that becomes the stage's output
+SHA256_BYTES = 32
+
+
+class Finished(Protocol):
+    """What is kept of a finished task: a msgspec model."""
+
+    @property
+    def files(self) -> Sequence[SetFile]:
+        """The files that the task has written, relative to the folder of its step."""
+
+
+F = TypeVar("F", bound=Finished)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A folder that the tasks of one step fill, and a record of each finished task. It is small, for a cluster's sake.
+
+    Any number of processes may finish the same task at the same time, since it gives the same bytes.
+    """
+
+    dir: Path
+
+    @property
+    def records_dir(self) -> Path:
+        return self.dir.with_name(f"{self.dir.name}.records")
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of all files of the step that are there."""
+        return sum(path.stat().st_size for path in self.dir.rglob("*") if path.is_file())
+
+    def find(self, task: str, kind: type[F]) -> F | None:
+        """Return the record of a task, if there is one and all its files still have the recorded hash."""
+        try:
+            record = self.read(task, kind)
+        except (FileNotFoundError, ValueError):
+            return None
+        return record if all(self._is_there(file) for file in record.files) else None
+
+    def read(self, task: str, kind: type[F]) -> F:
+        """Read the record of a finished task. Raises OSError if there is none, and ValueError if it is damaged."""
+        path = self.records_dir / task
+        with named_os_errors(path):
+            content = path.read_bytes()
+        sha256, data = content[:SHA256_BYTES], content[SHA256_BYTES:]
+        if hashlib.sha256(data).digest() != sha256:
+            raise ValueError(f"{path}: damaged")
+        return msgspec.msgpack.decode(data, type=kind)
+
+    def save(self, task: str, record: Finished) -> None:
+        """Keep the record of a task whose files are complete and on disk."""
+        data = msgspec.msgpack.encode(record)
+        path = self.records_dir / task
+        temp_path = temp_sibling(path, os.urandom(8).hex())
+        with named_os_errors(temp_path), temp_path.open("wb") as file:
+            file.write(hashlib.sha256(data).digest() + data)
+            file.flush()
+            os.fsync(file.fileno())
+        temp_path.replace(path)
+
+    def finish(self, task: str, kind: type[F], make: Callable[[], F]) -> None:
+        """Run `make`, which writes a task's files, and keep its record, unless that was done before."""
+        if self.find(task, kind) is None:
+            self.save(task, make())
+
+    def _is_there(self, file: SetFile) -> bool:
+        path = self.dir / file.path
+        with named_os_errors(path):
+            return path.is_file() and path.stat().st_size == file.bytes and hash_file(path) == file.sha256
+
+
+def open_step(work_dir: Path, name: str, *inputs: object) -> Step:
+    """Open a step of a stage. What an earlier run left of it is kept if that had the same inputs, and removed if not.
+
+    `inputs` is all that the step's files depend on, as plain data. The version of this package is added to it.
+    """
+    step = Step(work_dir / name)
+    key = hashlib.sha256(render_json([installed_version(), *inputs]).encode()).hexdigest()
+    key_path = step.records_dir / "inputs.sha256"
+    if not (key_path.exists() and key_path.read_text(encoding="utf-8") == key and step.dir.exists()):
+        for folder in (step.records_dir, step.dir):  # the records first, because they vouch for the files
+            if folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir()
+        write_synced(key_path, key)
+    return step
+
+
+@contextmanager
+def resume_dir(target_dir: Path, *, fresh: bool = False) -> Iterator[Path]:
+    """Yield a work folder, whose folder SET_NAME replaces `target_dir` when the block succeeds.
+
+    If the block fails or the process is killed, `target_dir` stays as it was, and a work folder with a finished task is
+    kept. The next call yields it again, unless it is to start `fresh`. The work folder is next to `target_dir`, where
+    DVC doesn't delete it. Errors are those of `replace_dir`.
+    """
+    target_dir = target_dir.resolve()  # it may be a link to another disk
+    work_dir = temp_sibling(target_dir, "work")
+    with exclusive_writer(target_dir):
+        if fresh:
+            remove_dir(work_dir, target_dir)
+        work_dir.mkdir(exist_ok=True)
+        is_done = False
+        try:
+            yield work_dir
+            put_in_place(work_dir / SET_NAME, target_dir)
+            is_done = True
+        finally:
+            with deferred_signals():
+                if is_done or not _has_records(work_dir):
+                    remove_dir(work_dir, target_dir)
+
+
+def _has_records(work_dir: Path) -> bool:
+    return any(not path.name.endswith((".sha256", ".tmp")) for path in work_dir.glob("*.records/*"))
