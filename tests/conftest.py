@@ -1,4 +1,5 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 from pipeline.sources.registry import DATASETS
 from tests.helpers.cifar_format import TinyCifar, make_tiny_cifar
+from tests.helpers.cluster import Cluster, local_cluster, separate_workers
 from tests.helpers.shard_sets import download
 from tests.helpers.workspace import Workspace, make_workspace
 
@@ -59,3 +61,17 @@ def cifar10_source() -> Path:
     if REAL_SOURCE is None or not Path(REAL_SOURCE).is_dir():
         pytest.skip("PIPELINE_SOURCE names no folder with the real CIFAR-10")
     return Path(REAL_SOURCE).resolve()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a scheduler with two single-threaded workers."""
+    with local_cluster() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def separate_cluster(tmp_path_factory) -> Iterator[Cluster]:
+    """Two single-threaded workers that work in folders of their own."""
+    with separate_workers(tmp_path_factory.mktemp("workers")) as cluster:
+        yield cluster
