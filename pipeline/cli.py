@@ -1,18 +1,16 @@
 """The commands: each loads its params, calls one function and prints one line."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.progress import show_progress
 from shardset.errors import InputError, ShardSetError, describe_os_error
 
 if TYPE_CHECKING:
-    from pipeline.runtime.tasks import Progress
     from pipeline.stages.inspect import Inspection
 
 # dvc.yaml names these too; a test compares them.
@@ -82,7 +80,7 @@ def download(source: Source = None, scheduler: Scheduler = None, fresh: Fresh = 
     from pipeline.stages.download import download_dataset
 
     params = load_params(PARAMS_PATH)
-    with _progress_bar() as progress:
+    with show_progress() as progress:
         manifest = download_dataset(
             params.dataset, params.images, RAW_DIR, ARCHIVES_DIR, source, progress, scheduler, fresh=fresh
         )
@@ -94,7 +92,7 @@ def stats(scheduler: Scheduler = None) -> None:
     """Compute the channel statistics of the train split into data/stats.json."""
     from pipeline.stages.stats import write_stats
 
-    with _progress_bar() as progress:
+    with show_progress() as progress:
         statistics = write_stats(RAW_DIR, STATS_PATH, progress, scheduler)
     typer.echo(f"{STATS_PATH}: {statistics.summary()}")
 
@@ -106,7 +104,7 @@ def audit(scheduler: Scheduler = None, fresh: Fresh = False) -> None:
     from pipeline.stages.audit import audit_images
 
     params = load_params(PARAMS_PATH)
-    with _progress_bar() as progress:
+    with show_progress() as progress:
         summary = audit_images(RAW_DIR, AUDIT_DIR, AUDIT_PATH, params.audit, progress, scheduler, fresh=fresh)
     typer.echo(f"{AUDIT_DIR}: {summary}")
 
@@ -118,7 +116,7 @@ def normalize(scheduler: Scheduler = None, fresh: Fresh = False) -> None:
     from pipeline.stages.normalize import normalize_shards
 
     params = load_params(PARAMS_PATH)
-    with _progress_bar() as progress:
+    with show_progress() as progress:
         manifest = normalize_shards(RAW_DIR, STATS_PATH, SHARDS_DIR, params.normalize, progress, scheduler, fresh=fresh)
     typer.echo(f"{SHARDS_DIR}: {manifest.summary()}")
 
@@ -130,7 +128,7 @@ def report(scheduler: Scheduler = None) -> None:
     from pipeline.stages.report import write_report
 
     params = load_params(PARAMS_PATH)
-    with _progress_bar() as progress:
+    with show_progress() as progress:
         write_report(RAW_DIR, AUDIT_DIR, SHARDS_DIR, REPORT_DIR, params.report.decimals, progress, scheduler)
     typer.echo(f"{REPORT_DIR}: report.html, report.md, metrics.json and tables")
 
@@ -144,7 +142,7 @@ def verify(
     """Check every byte of a shard set against its manifest."""
     from pipeline.stages.verify import verify_set
 
-    with _progress_bar() as progress:
+    with show_progress() as progress:
         manifest = verify_set(directory, progress)
     typer.echo(f"{directory}: {manifest.summary()}: every file matches the manifest")
 
@@ -188,48 +186,8 @@ def _inspect(source: Path, size: int | None) -> "Inspection":
     """Look through a source and print what it holds."""
     from pipeline.stages.inspect import inspect_source
 
-    with _progress_bar() as progress:
+    with show_progress() as progress:
         inspection = inspect_source(source, progress, size)
     if inspection.summary:
         typer.echo(inspection.summary)
     return inspection
-
-
-@contextmanager
-def _progress_bar() -> Iterator["Progress"]:
-    """Show what the stage logs and, on a terminal, a bar for each thing that it does, with its rate and time left."""
-    import logging
-
-    from rich import progress
-    from rich.console import Console
-
-    from pipeline.runtime.tasks import FETCHING
-
-    console = Console(stderr=True)
-    columns = (
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.TextColumn("{task.fields[amount]}"),
-        progress.TimeRemainingColumn(),
-    )
-    tasks: dict[str, progress.TaskID] = {}
-    with progress.Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        # Set up here, so that lines go above the bar.
-        logging.basicConfig(format="%(message)s")
-        logging.getLogger("pipeline").setLevel(logging.INFO)
-        logging.getLogger("PIL").setLevel(logging.CRITICAL)  # its messages don't name the file
-
-        def update(action: str, done: int, total: int) -> None:
-            if bar.disable:
-                return
-            if action not in tasks:
-                tasks[action] = bar.add_task(action, total=total, amount="")
-            speed = bar.tasks[tasks[action]].speed or 0
-            amount = (
-                f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB, {speed / 1e6:.1f} MB/s"
-                if action == FETCHING
-                else f"{done:,} of {total:,}, {speed:,.0f} images/s"
-            )
-            bar.update(tasks[action], completed=done, amount=amount)
-
-        yield update

@@ -29,8 +29,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def ignore(_: object) -> None:
-    """Do nothing."""
+def ignore(*_: object) -> None:
+    """Do nothing, in place of a callback."""
 
 
 class MapTasks(Protocol):
