@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from pipeline.numerics.sums import PIXEL_MAX, ChannelSums, merge_sums, sum_channels
-from pipeline.runtime.tasks import MapTasks, ignore
+from pipeline.runtime.tasks import MapTasks, ignore, map_tasks
 from shardset.manifest import Manifest, Shard, Split
 from shardset.reader import ShardReader
 from shardset.shards import ShardSet
@@ -12,7 +12,7 @@ from shardset.statistics import Statistics
 
 
 def compute_statistics(
-    raw: ShardSet, split: Split, map_tasks: MapTasks, done: Callable[[Shard], None] = ignore
+    raw: ShardSet, split: Split, map_tasks: MapTasks = map_tasks, done: Callable[[Shard], None] = ignore
 ) -> Statistics:
     """Compute a split's statistics from uint8 shards. Raises CorruptDataError if a byte differs from the manifest."""
     by_shard = map_tasks(partial(_sum_shard, raw.reader), raw.shards(split), done)

@@ -9,11 +9,11 @@ from pipeline.card.card import render_card
 from pipeline.numerics.schemes import choose_normalization
 from pipeline.runtime.files import check_free_space
 from pipeline.runtime.resume import SET_NAME, open_step, resume_dir
-from pipeline.runtime.tasks import Progress, Tally, open_workers
+from pipeline.runtime.tasks import Progress, Tally, ignore, open_workers
 from pipeline.shards.normalized import files_verified_on_read, num_image_bytes, write_normalized_shards
 from pipeline.shards.writer import save_manifest, write_set_file
 from pipeline.stages.raw import open_raw
-from pipeline.stages.remedies import input_hint, repair_hint
+from pipeline.stages.remedies import DTYPE_HINT, input_hint, repair_hint
 from shardset.errors import InputError
 from shardset.manifest import Manifest, Normalization, render_manifest
 from shardset.normalization import normalization_table
@@ -23,18 +23,13 @@ from shardset.statistics import read_statistics
 if TYPE_CHECKING:
     from pipeline.params import NormalizeParams
 
-DTYPE_HINT = (
-    "Set normalize.dtype to uint8 in params.yaml, which takes a quarter of float32 and is normalized to the same values "
-    "when it is read, or free space, or make data/shards a link to a folder on another disk."
-)
-
 
 def normalize_shards(
     raw_dir: Path,
     stats_path: Path,
     shards_dir: Path,
     params: "NormalizeParams",
-    progress: Progress,
+    progress: Progress = ignore,
     scheduler: str | None = None,
     *,
     fresh: bool = False,

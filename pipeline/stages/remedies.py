@@ -12,6 +12,11 @@ REPAIR_HINT = (
     "repository's top folder), then run `dvc repro`, or `dvc pull` where the set was imported."
 )
 
+DTYPE_HINT = (
+    "Set normalize.dtype to uint8 in params.yaml, which takes a quarter of float32 and is read as the same values, or "
+    "free space, or make data/shards a link to a folder on another disk."
+)
+
 # No command that starts the pipeline: after `make repro`, DVC may not be on the PATH.
 WAYS_OUT = """What you can do before you run the same command again:
   another mirror   export PIPELINE_SOURCE=https://host/{file_name}

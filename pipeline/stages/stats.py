@@ -6,13 +6,15 @@ from msgspec import to_builtins
 
 from pipeline.numerics.statistics import compute_statistics
 from pipeline.runtime.files import write_json
-from pipeline.runtime.tasks import Progress, Tally, open_workers
+from pipeline.runtime.tasks import Progress, Tally, ignore, open_workers
 from pipeline.stages.raw import open_raw
 from pipeline.stages.remedies import repair_hint
 from shardset.statistics import Statistics
 
 
-def write_stats(raw_dir: Path, stats_path: Path, progress: Progress, scheduler: str | None = None) -> Statistics:
+def write_stats(
+    raw_dir: Path, stats_path: Path, progress: Progress = ignore, scheduler: str | None = None
+) -> Statistics:
     """Compute the statistics of the train split and write them as JSON; `scheduler` as in `open_workers`.
 
     Raises CorruptDataError if data/raw is missing or damaged.

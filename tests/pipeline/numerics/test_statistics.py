@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from pipeline.numerics.statistics import compute_statistics
-from pipeline.shards.writer import write_shards
 from shardset.errors import CorruptDataError
 from shardset.shards import ShardSet, open_shards
+from tests.helpers.array_shards import write_arrays
 from tests.helpers.shard_sets import make_images, make_manifest, read_images, write_raw_set
 
 RGB = ("red", "green", "blue")
@@ -42,15 +42,7 @@ def test_statistics_do_not_depend_on_shards_or_threads(tmp_path, monkeypatch):
     for samples_per_shard, threads in ((30, "1"), (7, "1"), (7, "3"), (1, "2")):
         monkeypatch.setenv("PIPELINE_THREADS", threads)
         set_dir = tmp_path / f"{samples_per_shard}-{threads}"
-        set_dir.mkdir()
-        splits = write_shards(
-            set_dir,
-            {"train": np.zeros(len(images), np.int64)},
-            lambda _, start, stop: [images[start:stop]],
-            dtype="uint8",
-            image_shape=images.shape[1:],
-            samples_per_shard=samples_per_shard,
-        )
+        splits = write_arrays(set_dir, {"train": images}, {"train": np.zeros(len(images), np.int64)}, samples_per_shard)
         found.append(compute_statistics(ShardSet(set_dir, make_manifest(splits)), "train"))
     assert found == found[:1] * 4
 

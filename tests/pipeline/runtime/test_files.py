@@ -155,7 +155,7 @@ def test_signal_during_cleanup_waits_for_its_end(number, tmp_path, monkeypatch):
 def test_leftovers_of_killed_process_are_removed(normalized_workspace):
     data_dir = normalized_workspace.path / "data"
     before = names_in(data_dir)
-    for role in ("new", "old", "gone"):
+    for role in ("work", "old", "gone"):
         (data_dir / f".shards.{role}.tmp/train").mkdir(parents=True)
         (data_dir / f".shards.{role}.tmp/train/images-00000-of-00001.npy").touch()
     for name in ("shards.lock", "stats.json.lock", "stats.json.new"):

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.shards.normalized import NormalizedBlocks, Piece, files_verified_on_read, plan_pieces, read_pixels
-from pipeline.shards.writer import plan_shards, write_shards
+from pipeline.shards.normalized import NormalizedShard, Piece, files_verified_on_read, plan_pieces, read_pixels
+from pipeline.shards.writer import plan_shards
 from shardset.errors import CorruptDataError
 from shardset.manifest import Normalization, SetFile, Shard, SplitShards
 from shardset.normalization import normalization_table
 from shardset.shards import ShardSet, open_shards
+from tests.helpers.array_shards import write_arrays
 from tests.helpers.shard_sets import make_images, make_manifest, read_images
 
 NORMALIZATION = Normalization(scheme="custom", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
@@ -38,14 +39,7 @@ def small_shards(tmp_path_factory):
     """A raw set of 20 train images in shards of 6."""
     path = tmp_path_factory.mktemp("raw")
     images = make_images(20)
-    splits = write_shards(
-        path,
-        {"train": np.arange(20) % 10},
-        lambda _, start, stop: [images[start:stop]],
-        dtype="uint8",
-        image_shape=images.shape[1:],
-        samples_per_shard=6,
-    )
+    splits = write_arrays(path, {"train": images}, {"train": np.arange(20) % 10}, 6)
     return ShardSet(path, make_manifest(splits))
 
 
@@ -126,7 +120,7 @@ def test_long_ranges_are_read_in_blocks(start, stop, synthetic_raw):
 def test_normalized_blocks_are_the_values_of_the_table(dtype, synthetic_raw):
     raw = open_shards(synthetic_raw)
     pieces = plan_pieces(raw, "test", 100, 700)
-    blocks = [block.copy() for block in NormalizedBlocks(raw.reader, pieces, NORMALIZATION, dtype)]
+    blocks = [block.copy() for block in NormalizedShard(raw.reader, pieces, NORMALIZATION, dtype).blocks()]
     assert {block.dtype for block in blocks} == {np.dtype(dtype)}
     pixels = read_images(raw, "test")[100:700]
     table = normalization_table(NORMALIZATION, dtype)

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.runtime.resume import Step, open_step
+from pipeline.runtime.tasks import map_tasks
 from pipeline.shards.writer import (
     ShardJob,
     ShardTask,
@@ -19,24 +21,9 @@ from pipeline.shards.writer import (
 )
 from shardset.manifest import load_manifest
 from shardset.shards import open_shards, verify_shards
+from tests.helpers.array_shards import ArraySource, in_blocks, write_arrays
 from tests.helpers.shard_sets import content_hash, make_images, make_manifest, read_images, write_raw_set
 from tests.helpers.workspace import hash_files
-
-
-def write(path, images, labels, samples_per_shard, dtype="uint8", in_blocks_of=10_000):
-    def image_blocks(split, start, stop):
-        for first in range(start, stop, in_blocks_of):
-            yield images[split][first : min(first + in_blocks_of, stop)]
-
-    path.mkdir(exist_ok=True)
-    return write_shards(
-        path,
-        labels,
-        image_blocks,
-        dtype=dtype,
-        image_shape=images["train"].shape[1:],
-        samples_per_shard=samples_per_shard,
-    )
 
 
 def test_plan_shards_numbers_the_shards():
@@ -62,7 +49,7 @@ def test_planned_shards_cover_the_split_and_sort_by_name(num_samples, samples_pe
 def test_written_shards_are_read_back_by_numpy(dtype, in_blocks_of, tmp_path):
     values = np.random.default_rng(0).integers(0, 256, (7, 1, 2, 3)).astype(dtype)
     images, labels = {"train": values, "test": values[:3]}, {"train": np.arange(7), "test": np.arange(3)}
-    splits = write(tmp_path, images, labels, 3, dtype, in_blocks_of)
+    splits = write_arrays(tmp_path, images, labels, 3, dtype, in_blocks_of)
     assert [shard.samples for shard in splits["train"].shards] == [3, 3, 1]
     assert splits["train"].shards[2].images.path == "train/images-00002-of-00003.npy"
     for split, of_split in splits.items():
@@ -78,7 +65,7 @@ def test_written_shards_are_read_back_by_numpy(dtype, in_blocks_of, tmp_path):
 
 def test_values_of_other_layout_are_stored_in_c_order(tmp_path):
     values = np.asfortranarray(np.arange(24, dtype=">f4").reshape(2, 3, 2, 2))
-    splits = write(tmp_path, {"train": values}, {"train": np.arange(2, dtype=">i8")}, 2, "float32")
+    splits = write_arrays(tmp_path, {"train": values}, {"train": np.arange(2, dtype=">i8")}, 2, "float32")
     (shard,) = splits["train"].shards
     images, labels = np.load(tmp_path / shard.images.path), np.load(tmp_path / shard.labels.path)
     assert (images.dtype.str, labels.dtype.str) == ("<f4", "<i8")
@@ -91,9 +78,9 @@ def test_values_of_other_layout_are_stored_in_c_order(tmp_path):
 def test_shards_do_not_depend_on_threads_or_blocks(threads, in_blocks_of, tmp_path, monkeypatch):
     images = {"train": make_images(20), "val": make_images(9, seed=1)}
     labels = {split: np.arange(len(of_split)) for split, of_split in images.items()}
-    expected = write(tmp_path / "expected", images, labels, 6)
+    expected = write_arrays(tmp_path / "expected", images, labels, 6)
     monkeypatch.setenv("PIPELINE_THREADS", threads)
-    assert write(tmp_path / "other", images, labels, 6, in_blocks_of=in_blocks_of) == expected
+    assert write_arrays(tmp_path / "other", images, labels, 6, block_size=in_blocks_of) == expected
 
 
 @pytest.mark.parametrize("splits", [("train",), ("train", "val"), ("train", "test"), ("train", "val", "test")])
@@ -107,36 +94,55 @@ def test_set_of_any_splits_is_written_in_order(splits, tmp_path):
         assert raw.manifest.splits[split].samples == len(of_split)
 
 
-def test_failing_images_leave_no_manifest(tmp_path):
-    def image_blocks(split, start, stop):
-        if start == 2:
-            raise OSError("no space left")
-        yield np.zeros((stop - start, 1, 1, 1), np.uint8)
+def test_failing_images_leave_the_finished_shards(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIPELINE_THREADS", "1")
+    images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)
+    made = []
 
-    labels = {"train": np.arange(6)}
+    def write(failing=()):
+        def source_of(task):
+            def blocks():
+                made.append(task.start)
+                if task.start in failing:
+                    raise OSError("no space left")
+                yield images[task.start : task.stop]
+
+            return ArraySource(np.arange(task.start, task.stop), blocks)
+
+        step = open_step(tmp_path, "set")
+        sizes = {"dtype": "uint8", "image_shape": (1, 1, 1), "samples_per_shard": 2}
+        return write_shards(step, {"train": 6}, source_of, **sizes, map_tasks=map_tasks)
+
     with pytest.raises(OSError, match="no space left"):
-        write_shards(tmp_path, labels, image_blocks, dtype="uint8", image_shape=(1, 1, 1), samples_per_shard=2)
-    assert not (tmp_path / "manifest.json").exists()
+        write(failing=(4,))
+    splits = write()
+    assert made == [0, 2, 4, 4]
+    read = [np.load(tmp_path / "set" / shard.images.path) for shard in splits["train"].shards]
+    assert np.array_equal(np.concatenate(read), images)
 
 
 @pytest.fixture
 def job(tmp_path):
     """A shard of three samples, to be written into the test's folder."""
     (tmp_path / "train").mkdir()
-    task = ShardTask("train", 0, 3, "00000-of-00001.npy")
-    return ShardJob(tmp_path, task, "uint8", (3, 32, 32), np.arange(3), [make_images(3)])
+    task, images = ShardTask("train", 0, 3, "00000-of-00001.npy"), make_images(3)
+    return ShardJob(Step(tmp_path), task, "uint8", (3, 32, 32), ArraySource(np.arange(3), lambda: in_blocks(images, 1)))
+
+
+def with_blocks(job, make_blocks):
+    return replace(job, source=replace(job.source, make_blocks=make_blocks))
 
 
 def test_copy_of_a_task_that_fails_leaves_the_shard_complete(job):
     def failing():
-        yield job.blocks[0][:1]
+        yield next(iter(job.source.blocks()))
         raise RuntimeError("the worker ends")
 
     shard = write_shard(job)
     with pytest.raises(RuntimeError, match="the worker ends"):
-        write_shard(replace(job, blocks=failing()))
-    for file in (shard.images, shard.labels):
-        content = (job.shards_dir / file.path).read_bytes()
+        write_shard(with_blocks(job, failing))
+    for file in shard.files:
+        content = (job.step.dir / file.path).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (file.bytes, file.sha256)
 
 
@@ -144,15 +150,16 @@ def test_copies_of_a_task_at_the_same_time_agree(job):
     both_began = Barrier(2)
 
     def blocks():
-        yield job.blocks[0][:1]
+        first, *others = job.source.blocks()
+        yield first
         both_began.wait(20)
-        yield job.blocks[0][1:]
+        yield from others
 
     with ThreadPoolExecutor(2) as pool:
-        shards = list(pool.map(write_shard, [replace(job, blocks=blocks()) for _ in range(2)]))
-    before = hash_files(job.shards_dir)
+        shards = list(pool.map(write_shard, [with_blocks(job, blocks)] * 2))
+    before = hash_files(job.step.dir)
     assert shards == [write_shard(job)] * 2
-    assert hash_files(job.shards_dir) == before
+    assert hash_files(job.step.dir) == before
     assert len(before) == 2  # no temporary file is left
 
 
@@ -166,7 +173,7 @@ def test_text_file_is_written_with_its_hash(text, tmp_path):
 
 def test_saved_manifest_makes_the_set_complete(tmp_path):
     images, labels = {"train": make_images(3)}, {"train": np.arange(3)}
-    splits = write(tmp_path, images, labels, 2)
+    splits = write_arrays(tmp_path, images, labels, 2)
     card = write_set_file(tmp_path, "README.md", "# Card\n")
     content_sha256 = content_hash(images, labels)
     manifest = make_manifest(splits, files=(card,), content_sha256=content_sha256)

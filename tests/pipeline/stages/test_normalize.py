@@ -8,6 +8,7 @@ import torch
 from msgspec import to_builtins
 from PIL import Image
 
+from pipeline.errors import PipelineError
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.remedies import REPAIR_HINT
 from pipeline.stages.stats import write_stats
@@ -15,6 +16,7 @@ from shardset.errors import CorruptDataError, InputError
 from shardset.manifest import Scheme
 from shardset.shards import ShardSet, open_shards
 from tests.helpers.shard_sets import make_images, make_params, read_images, write_raw_set
+from tests.helpers.workspace import hash_files
 
 
 def torchvision_values(pixels, normalization):
@@ -194,3 +196,75 @@ def test_raw_set_replaced_during_the_run_is_noticed(tmp_path, monkeypatch):
             tmp_path / "raw", tmp_path / "stats.json", tmp_path / "shards", make_params(samples_per_shard=7)
         )
     assert not (tmp_path / "shards").exists()
+
+
+@pytest.fixture
+def interrupted(tmp_path, monkeypatch):
+    """A raw set of four shards. Normalizing it failed at the third one, which is repaired since then."""
+    monkeypatch.setenv("PIPELINE_THREADS", "1")
+    monkeypatch.setattr("pipeline.shards.raw.MAX_SAMPLES_PER_SHARD", 30)
+    raw = write_raw_set(tmp_path / "raw", make_images(90), make_images(30, seed=1))
+    write_stats(raw.dir, tmp_path / "stats.json")
+    path = raw.dir / raw.shards("train")[2].images.path
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"?")
+    with pytest.raises(CorruptDataError, match="images-00002"):
+        normalize(tmp_path)
+    path.write_bytes(content)
+    assert not (tmp_path / "shards").exists()
+    return tmp_path
+
+
+def normalize(path, fresh=False, **changes):
+    params = make_params(**{"samples_per_shard": 30} | changes)
+    normalize_shards(path / "raw", path / "stats.json", path / "shards", params, fresh=fresh)
+
+
+def image_times(path):
+    """When each file of images was written, by name."""
+    return {file.relative_to(path).as_posix(): file.stat().st_mtime_ns for file in path.rglob("images-*.npy")}
+
+
+def test_interrupted_run_goes_on_with_the_same_bytes(interrupted):
+    before = image_times(interrupted / ".shards.work.tmp/set")
+    normalize(interrupted)
+    after = image_times(interrupted / "shards")
+    assert {name for name in after if after[name] == before.get(name)} == {
+        "train/images-00000-of-00003.npy",
+        "train/images-00001-of-00003.npy",
+    }
+    resumed = hash_files(interrupted / "shards")
+    normalize(interrupted)
+    assert hash_files(interrupted / "shards") == resumed
+    assert not [*interrupted.glob(".*")]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"scheme": "unit"}, {"dtype": "uint8"}, {"samples_per_shard": 31}, {"fresh": True}], ids=str
+)
+def test_leftovers_of_other_params_are_not_used(changes, interrupted):
+    before = image_times(interrupted / ".shards.work.tmp/set")
+    normalize(interrupted, **changes)
+    assert not {*before.values()} & {*image_times(interrupted / "shards").values()}
+    resumed = hash_files(interrupted / "shards")
+    normalize(interrupted, **changes)
+    assert hash_files(interrupted / "shards") == resumed
+
+
+def test_leftovers_of_other_data_are_not_used(interrupted):
+    images = make_images(90, seed=2)
+    write_raw_set(interrupted / "raw", images)
+    write_stats(interrupted / "raw", interrupted / "stats.json")
+    normalize(interrupted, dtype="uint8")
+    assert np.array_equal(read_images(open_shards(interrupted / "shards"), "train"), images)
+
+
+def test_full_disk_is_seen_before_anything_is_written(tiny_raw, normalize_tiny, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000))
+    with pytest.raises(PipelineError) as raised:
+        normalize_tiny()
+    assert str(raised.value).startswith(
+        f"{tmp_path}/shards: 0.0 GB will be written, but the disk has 0.0 GB free. Set normalize.dtype to uint8 in "
+    )
+    assert "shards" not in [path.name for path in tmp_path.iterdir()]
