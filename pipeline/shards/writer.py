@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -144,6 +145,16 @@ def write_set_file(set_dir: Path, path: str, text: str) -> SetFile:
     write_synced(set_dir / path, text)
     content = text.encode()
     return SetFile(path=path, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def copy_set_file(raw_dir: Path, file: SetFile, set_dir: Path) -> SetFile:
+    """Copy a text file of another set, such as samples.csv, and return its entry for the manifest."""
+    path = set_dir / file.path
+    with named_os_errors(path):
+        shutil.copyfile(raw_dir / file.path, path)
+        with path.open("r+b") as copy:
+            os.fsync(copy.fileno())
+    return file
 
 
 def save_manifest(manifest: Manifest, set_dir: Path) -> None:

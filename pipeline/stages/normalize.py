@@ -11,7 +11,7 @@ from pipeline.runtime.files import check_free_space
 from pipeline.runtime.resume import SET_NAME, open_step, resume_dir
 from pipeline.runtime.tasks import Progress, Tally, ignore, open_workers
 from pipeline.shards.normalized import files_verified_on_read, num_image_bytes, write_normalized_shards
-from pipeline.shards.writer import save_manifest, write_set_file
+from pipeline.shards.writer import copy_set_file, save_manifest, write_set_file
 from pipeline.stages.raw import open_raw
 from pipeline.stages.remedies import DTYPE_HINT, input_hint, repair_hint
 from shardset.errors import InputError
@@ -52,9 +52,9 @@ def normalize_shards(
             splits = write_normalized_shards(raw, step, normalization, params.dtype, size, map_tasks, tally.add)
             raw.check_unchanged()
             manifest = replace(manifest, splits=splits)
-            texts = raw.read_files() | render_card(manifest)
-            files = [write_set_file(step.dir, name, text) for name, text in texts.items()]
-            manifest = replace(manifest, files=tuple(files))
+            copied = [copy_set_file(raw.dir, file, step.dir) for file in raw.manifest.files]
+            card = [write_set_file(step.dir, name, text) for name, text in render_card(manifest).items()]
+            manifest = replace(manifest, files=(*copied, *card))
             save_manifest(manifest, step.dir)
     return manifest
 
