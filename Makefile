@@ -77,13 +77,15 @@ from-scratch: .venv/installed  ## Check that a run from scratch reproduces the l
 
 # FFCV is built from source and needs OpenCV and libturbojpeg. datasets needs a different huggingface_hub than MDS does,
 # so it is installed separately. Both are optional: the results say which one is missing. BENCH_IMAGES may name a folder
-# of JPEGs in train/CLASS, val/CLASS and test/CLASS, which are decoded instead of generated ones.
+# of JPEGs in train/CLASS, val/CLASS and test/CLASS, which are decoded instead of generated ones. BENCH_GROWTH may name
+# numbers of images, such as "10000 30000 100000", to also measure how the stages grow; these take an hour and a half.
 bench: .venv/installed-bench  ## Measure the stages against their lower bounds and against alternatives
 	-.venv/bin/python -m pip install --quiet --constraint constraints.txt "ffcv>=1.0"
 	-.venv/bin/python -m pip install --quiet --no-deps --target build/bench/huggingface --upgrade \
 	  "datasets>=5" "huggingface_hub>=1" anyio "dill<0.4" h11 httpcore httpcore2 httpx httpx2 multiprocess pandas pyarrow \
 	  truststore xxhash
 	HUGGINGFACE_DIR="$$PWD/build/bench/huggingface" .venv/bin/python -m benchmarks.run
+	test -z "$$BENCH_GROWTH" || .venv/bin/python -m benchmarks.growth $$BENCH_GROWTH
 
 clean:  ## Remove .venv and build/, but not data/
 	rm -rf .venv build

@@ -12,12 +12,12 @@ from pathlib import Path
 INTERVAL = 0.002  # seconds between samples, plus the time that a sample takes
 
 
-def watch_peak(process: subprocess.Popen[bytes]) -> float:
+def watch_peak(process: subprocess.Popen[bytes], interval: float = INTERVAL) -> float:
     """Wait for a process and return the peak of its tree's memory, in MB; 0 where there is no /proc."""
     peak = 0
     while process.poll() is None:
         peak = max(peak, tree_kilobytes(process.pid))
-        time.sleep(INTERVAL)
+        time.sleep(interval)
     return peak / 1024
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import decode, normalize, stats
+from benchmarks.growth.results import growth_lines
 from benchmarks.rounds import SLOW_SECONDS
 
 HERE = Path(__file__).parent
@@ -86,7 +87,10 @@ def render(numbers: dict) -> str:
         lines += _compared_lines(job, numbers)
     lines += _epoch_lines(numbers["epochs"])
     lines += _scaled_lines(numbers["scaled"], numbers["bare_mb"])
-    return "\n".join([*lines, "", "![Seconds by size](scaling.svg)", ""])
+    lines += ["", "![Seconds by size](scaling.svg)"]
+    if "growth" in numbers:
+        lines += growth_lines(numbers["growth"])
+    return "\n".join([*lines, ""])
 
 
 def _compared_lines(job: str, numbers: dict) -> list[str]:
@@ -196,8 +200,8 @@ def _scaled_lines(scaled: dict[str, list[dict]], bare_mb: dict[str, float]) -> l
     return lines
 
 
-def describe_machine() -> str:
-    versions = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
+def describe_machine(packages: tuple[str, ...] = PACKAGES) -> str:
+    versions = ", ".join(f"{name} {_version(name)}" for name in packages)
     system = f"{platform.system()}, {_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     return f"{system}, {versions}"
 

@@ -23,7 +23,7 @@ import yaml
 
 from benchmarks.decode import RESIZE, SIZE, generate_images
 from benchmarks.inputs import IMAGES_DIR
-from benchmarks.memory import watch_peak
+from benchmarks.memory import INTERVAL, watch_peak
 from benchmarks.results import MODULES, SCALES, describe_machine, plot, render
 from benchmarks.rounds import ROUNDS, is_due
 from pipeline.cli import AUDIT_DIR, RAW_DIR, REPORT_DIR, SHARDS_DIR, STATS_PATH
@@ -91,7 +91,8 @@ class Contender:
     peak_mb: float = 0.0  # of the run that is not counted, because watching the memory slows it down
     failure: str | None = None
 
-    def run(self, *, counted: bool = True) -> None:
+    def run(self, *, counted: bool = True, watch_interval: float = 0) -> None:
+        """Run once. The memory is watched every `watch_interval` seconds, and in runs that are not counted."""
         # Remove earlier output first, as DVC removes a stage's outs.
         out = self.folder / self.out
         out.unlink() if out.is_file() else shutil.rmtree(out, ignore_errors=True)
@@ -103,10 +104,10 @@ class Contender:
                 self.command, cwd=self.folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=stderr
             ) as process,
         ):
-            if counted:
+            if counted and not watch_interval:
                 process.wait()
             else:
-                self.peak_mb = watch_peak(process)
+                self.peak_mb = watch_peak(process, watch_interval or INTERVAL)
             seconds, cpu_seconds = time.perf_counter() - start, _cpu_seconds_of_children() - cpu_start
             stderr.seek(0)
             errors = stderr.read().strip().splitlines()
@@ -247,7 +248,9 @@ def main() -> None:
     if not {*jobs} <= {*STAGE_OUTS}:
         sys.exit(f"usage: python -m benchmarks.run [{'|'.join(STAGE_OUTS)}]...")
     path = HERE / "results.json"
-    numbers = json.loads(path.read_bytes()) if sys.argv[1:] else {"compared": {}, "bare_mb": {}}
+    numbers = json.loads(path.read_bytes())
+    if not sys.argv[1:]:  # all is measured again, except the growth, which benchmarks/growth measures
+        numbers = {"compared": {}, "bare_mb": {}} | {name: numbers[name] for name in ("growth",) if name in numbers}
     if {*jobs} - {"download"}:
         measure_arrays(jobs, numbers)
     if "download" in jobs:

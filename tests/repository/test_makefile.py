@@ -60,6 +60,12 @@ def test_target_runs_in_a_folder_with_a_space(target, make):
     assert (f"HUGGINGFACE_DIR is {make.folder}/build/bench/huggingface\n" in done.stdout) == (target == "bench")
 
 
+def test_growth_is_measured_on_request(make, monkeypatch):
+    assert "benchmarks.growth" not in make("bench").stdout
+    monkeypatch.setenv("BENCH_GROWTH", "1000 3000")
+    assert "called: python -m benchmarks.growth 1000 3000\n" in make("bench").stdout
+
+
 def test_copies_have_the_files_that_stages_read(make, monkeypatch):
     stages = yaml.safe_load((make.folder / "dvc.yaml").read_text())["stages"].values()
     outs = {name for stage in stages for out in stage["outs"] for name in out}
