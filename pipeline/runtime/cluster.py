@@ -35,7 +35,7 @@ R = TypeVar("R")
 def connect(scheduler: str, shared_dir: Path) -> Iterator[Client]:
     """Connect to a scheduler whose workers are fit for tasks, see `open_workers`. Raises InputError if they are not."""
     try:
-        client = Client(scheduler, set_as_default=False)
+        client = Client(scheduler)
     except (OSError, TypeError, ValueError) as error:
         raise InputError(f"scheduler {scheduler}: can't be reached: {error}") from None
     with client:
