@@ -1,5 +1,10 @@
 """All experiments, in the order of the table in docs/reliability.md."""
 
-from tests.soak import Experiment, corruption, download, interruption
+from tests.soak import Experiment, corruption, download, interruption, resumption
 
-EXPERIMENTS: tuple[Experiment, ...] = (*download.EXPERIMENTS, *interruption.EXPERIMENTS, *corruption.EXPERIMENTS)
+EXPERIMENTS: tuple[Experiment, ...] = (
+    *download.EXPERIMENTS,
+    *interruption.EXPERIMENTS,
+    *resumption.EXPERIMENTS,
+    *corruption.EXPERIMENTS,
+)

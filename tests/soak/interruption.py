@@ -163,7 +163,7 @@ def stop_and_run_again(stage: str, signals: tuple[signal.Signals, ...], random: 
     if number != SIGKILL:
         # Before any code of the pipeline runs, Python may print a traceback of its own.
         assert "Traceback" not in stderr or "/pipeline/" not in stderr, stderr
-        left = [file.name for file in data_dir.rglob(".*")]
+        left = {file.name for file in data_dir.glob(".*")} - {f".{STAGES[stage][0]}.work.tmp"}
         assert not left, f"{left} were left behind"
         assert process.returncode != 0 or hash_outs(stage, data_dir) == new, "it exited with 0 before it had finished"
     if stage in REPLACED_FOLDERS:
@@ -314,7 +314,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *(
         Experiment(
             f"SIGTERM or Ctrl-C during `{stage}`",
-            "as for SIGKILL, but also no traceback and no temporary files",
+            "as for SIGKILL, but also no traceback and no temporary files except finished work",
             partial(stop_and_run_again, stage, (signal.SIGTERM, signal.SIGINT)),
             quick=2,
             soak=50 if stage in SLOW_STAGES else 100,
