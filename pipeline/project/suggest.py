@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from math import prod
 from statistics import median_low
 
+from pipeline.shards.raw import samples_per_shard
 from pipeline.sources.images.decode import Header
 from shardset.manifest import Dtype
 
 SIZES = (32, 64, 96, 128, 224)  # that models are usually trained with
 MAX_SIZE = 4096  # as in params.py
 FLOAT32_BYTES = 4
-SHARD_BYTES = 128_000_000  # of a float32 shard
 MAX_FLOAT32_SET_BYTES = 2_000_000_000
-MAX_SHARDS = 500  # a reader keeps all shards of a split open, and many systems limit a process to 1,000 open files
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,8 @@ def suggest_params(headers: Sequence[Header], size: int | None = None) -> Sugges
     return Suggestion(
         size=size,
         resize=resize,
-        samples_per_shard=max(SHARD_BYTES // image_bytes, -(-len(headers) // MAX_SHARDS)),
+        # As in data/raw, so that each shard is read once, and uint8 shards are the same files, which DVC stores once.
+        samples_per_shard=samples_per_shard(image_shape),
         dtype="uint8" if len(headers) * image_bytes > MAX_FLOAT32_SET_BYTES else "float32",
         image_shape=image_shape,
     )

@@ -1,6 +1,7 @@
 import pytest
 
 from pipeline.project.suggest import suggest_params
+from pipeline.shards.raw import samples_per_shard
 from pipeline.sources.images.decode import Header
 
 
@@ -37,7 +38,7 @@ def test_size_follows_the_median_short_side(sizes, size, resize):
 def test_given_size_comes_with_its_resize(sizes, size, resize):
     suggestion = suggest_params(headers(*sizes), size)
     assert (suggestion.size, suggestion.resize) == (size, resize)
-    assert suggestion.samples_per_shard == 128_000_000 // (4 * 3 * size * size)
+    assert suggestion.samples_per_shard == samples_per_shard((3, size, size))
 
 
 @pytest.mark.parametrize(
@@ -49,16 +50,16 @@ def test_images_are_grey_if_all_are(modes, num_channels):
 
 
 @pytest.mark.parametrize(
-    ("side", "count", "samples_per_shard", "dtype"),
+    ("side", "count", "size", "dtype"),
     [
-        (32, 1, 10_416, "float32"),  # 127,991,808 bytes
-        (224, 1, 212, "float32"),
-        (4096, 1, 1, "float32"),  # 201 MB for one image
-        (224, 3_321, 212, "float32"),  # 1,999,613,952 bytes
-        (224, 3_322, 212, "uint8"),  # 2,000,216,064 bytes
-        (224, 1_281_167, 2_563, "uint8"),  # no more than 500 shards
+        (32, 1, 10_000, "float32"),
+        (224, 1, 1_700, "float32"),
+        (4096, 1, 5, "float32"),
+        (224, 3_321, 1_700, "float32"),  # 1,999,613,952 bytes
+        (224, 3_322, 1_700, "uint8"),  # 2,000,216,064 bytes
+        (224, 1_281_167, 1_700, "uint8"),
     ],
 )
-def test_shards_and_dtype_follow_the_number_of_bytes(side, count, samples_per_shard, dtype):
+def test_shards_are_those_of_the_raw_set_and_dtype_follows_the_bytes(side, count, size, dtype):
     suggestion = suggest_params(headers((side, side)) * count)
-    assert (suggestion.samples_per_shard, suggestion.dtype) == (samples_per_shard, dtype)
+    assert (suggestion.samples_per_shard, suggestion.dtype) == (size, dtype)

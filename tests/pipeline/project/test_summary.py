@@ -57,7 +57,7 @@ suggested   4 images of 3x32x32 float32, 0 MB, with these params:
   images.size: 32
   images.resize: 36
   normalize.dtype: float32
-  normalize.samples_per_shard: 10416
+  normalize.samples_per_shard: 10000
 enlarged    3 images, whose short side is below 36; 2 of them below 32
 note        Only headers were read. `download` decodes every image, and lists those that are
             damaged."""
