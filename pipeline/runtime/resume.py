@@ -1,6 +1,7 @@
 """Stages that go on where an earlier run of theirs was killed: what is finished is kept and proven, not made again."""
 
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,10 @@ from shardset.manifest import SetFile
 from shardset.models import render_json
 
 SET_NAME = "set"  # of the folder, within the work folder, that becomes the stage's output
+INPUTS_NAME = "inputs.sha256"  # of the file, among the records, that says for which inputs they hold
 SHA256_BYTES = 32
+
+LOGGER = logging.getLogger(__name__)
 
 
 class Finished(Protocol):
@@ -99,13 +103,15 @@ def open_step(work_dir: Path, name: str, *inputs: object) -> Step:
     """
     step = Step(work_dir / name)
     key = hashlib.sha256(render_json([installed_version(), *inputs]).encode()).hexdigest()
-    key_path = step.records_dir / "inputs.sha256"
+    key_path = step.records_dir / INPUTS_NAME
     if not (key_path.exists() and key_path.read_text(encoding="utf-8") == key and step.dir.exists()):
         for folder in (step.records_dir, step.dir):  # the records first, because they vouch for the files
             if folder.exists():
                 shutil.rmtree(folder)
             folder.mkdir()
         write_synced(key_path, key)
+    elif num_finished := sum(map(_is_record, step.records_dir.iterdir())):
+        LOGGER.info("Going on with what an earlier run has finished: %s", f"{num_finished:,} of its tasks")
     return step
 
 
@@ -135,4 +141,8 @@ def resume_dir(target_dir: Path, *, fresh: bool = False) -> Iterator[Path]:
 
 
 def _has_records(work_dir: Path) -> bool:
-    return any(not path.name.endswith((".sha256", ".tmp")) for path in work_dir.glob("*.records/*"))
+    return any(map(_is_record, work_dir.glob("*.records/*")))
+
+
+def _is_record(path: Path) -> bool:
+    return path.name != INPUTS_NAME and not path.name.endswith(".tmp")

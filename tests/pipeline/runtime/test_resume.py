@@ -126,6 +126,15 @@ def test_failed_run_goes_on_where_it_was(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
+def test_run_that_goes_on_says_so(tmp_path, caplog):
+    caplog.set_level("INFO")
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path / "set", [], fail)
+    assert caplog.messages == []
+    run(tmp_path / "set", [])
+    assert caplog.messages == ["Going on with what an earlier run has finished: 1 of its tasks"]
+
+
 def test_fresh_run_starts_over(tmp_path):
     made = []
     with pytest.raises(ZeroDivisionError):
