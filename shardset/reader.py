@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from shardset.errors import DamagedFileError, named_os_errors
 from shardset.manifest import Dtype, SetFile, Shard
+from shardset.mapping import map_file
 from shardset.npy import little_endian, npy_header
 
 Array = NDArray[Any]
@@ -51,8 +52,8 @@ class ShardReader:
         """Memory-map a shard's images, read-only (N, C, H, W) of the set's dtype."""
         shape = shard.samples, *self.image_shape
         with self._open_array(shard.images, self.dtype, shape) as stream:
-            # As a plain array: numpy spends as long on wrapping small results in a memmap as on computing them.
-            return np.asarray(np.memmap(stream, little_endian(self.dtype), "r", stream.tell(), shape))
+            memory = map_file(stream.fileno(), shard.images.bytes)
+            return np.frombuffer(memory, little_endian(self.dtype), offset=stream.tell()).reshape(shape)
 
     def labels(self, shard: Shard) -> Labels:
         """Read a shard's labels, read-only (N,) int64."""

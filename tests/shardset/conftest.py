@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.shards.writer import save_manifest, write_shards
+from pipeline.shards.writer import save_manifest
 from pipeline.sources.synthetic import generate
+from tests.helpers.array_shards import write_arrays
 from tests.helpers.shard_sets import content_hash, make_images, make_manifest, write_raw_set
 
 SPLIT_SIZES = {"train": 25, "val": 12, "test": 7}
@@ -15,15 +16,7 @@ def small_set(tmp_path_factory) -> Path:
     """A raw set of generated images in two train shards and one test shard, to be read only."""
     images, labels, classes = generate({"train": 120, "test": 40})
     set_dir = tmp_path_factory.mktemp("small") / "set"
-    set_dir.mkdir()
-    splits = write_shards(
-        set_dir,
-        labels,
-        lambda split, start, stop: [images[split][start:stop]],
-        dtype="uint8",
-        image_shape=(3, 32, 32),
-        samples_per_shard=100,
-    )
+    splits = write_arrays(set_dir, images, labels, samples_per_shard=100)
     content_sha256 = content_hash(images, labels)
     manifest = make_manifest(splits, dataset="synthetic", classes=classes, content_sha256=content_sha256)
     save_manifest(manifest, set_dir)

@@ -1,5 +1,6 @@
 import copy
 import gc
+import hashlib
 import io
 import multiprocessing
 import pickle
@@ -26,12 +27,14 @@ from torch.utils.data import (
     random_split,
 )
 
+from pipeline.shards.writer import save_manifest
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.stats import write_stats
 from shardset import ShardDataset, load_stats, open_shards
 from shardset.errors import CorruptDataError, InputError
+from shardset.manifest import SetFile, Shard, SplitShards
 from tests.helpers.image_files import make_image_folder
-from tests.helpers.shard_sets import download, make_params
+from tests.helpers.shard_sets import download, make_manifest, make_params
 
 MAPS = Path("/proc/self/maps")
 CARD_FILES = ("README.md", "croissant.json")
@@ -687,6 +690,48 @@ def test_hash_verification_rejects_a_changed_card(name, float32_copy):
     assert len(ShardDataset(float32_copy)) == 100
     with pytest.raises(CorruptDataError, match=f"{name}: expected SHA-256"):
         ShardDataset(float32_copy, verify="hash")
+
+
+def write_tiny_shards(set_dir, num_shards):
+    """Write a set with one image in each shard, whose pixels are 25 times its label. Nothing is synced, to be fast."""
+    (set_dir / "train").mkdir(parents=True)
+    shards = []
+    for number in range(num_shards):
+        label = np.array([number % 10])
+        files = {}
+        for kind, array in (("images", np.full((1, 1, 2, 2), 25 * label, np.uint8)), ("labels", label)):
+            path = f"train/{kind}-{number:05d}-of-{num_shards:05d}.npy"
+            np.save(set_dir / path, array)
+            content = (set_dir / path).read_bytes()
+            files[kind] = SetFile(path=path, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        shards.append(Shard(samples=1, **files))
+    splits = {"train": SplitShards(samples=num_shards, shards=tuple(shards))}
+    save_manifest(make_manifest(splits, image_shape=(1, 2, 2), channels=("grey",)), set_dir)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX's")
+def test_thousands_of_shards_need_few_open_files(tmp_path):
+    write_tiny_shards(tmp_path / "set", 2000)
+    (tmp_path / "odd.csv").write_text("index\n" + "\n".join(map(str, range(1, 2000, 2))))
+    script = f"""if True:
+        import resource
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+        from torch.utils.data import DataLoader
+        from shardset import ShardDataset
+        for options in ({{"preload": True}}, {{"indices": {str(tmp_path / "odd.csv")!r}}}, {{"verify": "hash"}}):
+            dataset = ShardDataset({str(tmp_path / "set")!r}, **options)
+            loaders = [DataLoader(dataset, 64), DataLoader(dataset, 64, shuffle=True)]
+            if "verify" in options:
+                loaders.append(DataLoader(dataset, 64, num_workers=2, multiprocessing_context="spawn"))
+            for batches in ([dataset.tensors()], *loaders):
+                for number, (images, labels) in enumerate(batches):
+                    assert (255 * images[:, 0, 0, 0] == 25 * labels).all()
+                print(number, len(labels))
+    """
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    all_samples, odd_ones = ["0 2000", "31 16", "31 16"], ["0 1000", "15 40", "15 40"]  # the last batch, and its size
+    assert result.stdout.splitlines() == [*all_samples, *odd_ones, *all_samples, "31 16"], result.stderr
 
 
 def test_numpy_arrays_are_available_without_torch(normalized_dir, tiny):
