@@ -10,6 +10,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+BLOCK_SAMPLES = 65_536
+
 Digests = NDArray[np.uint8]  # (N, 32), the SHA-256 of each image's pixels
 
 
@@ -22,11 +24,14 @@ def hash_images(images: NDArray[np.uint8]) -> Digests:
 def hash_content(splits: Iterable[tuple[Digests, NDArray[np.int64]]]) -> str:
     """Hash a dataset, SHA-256 as hex digits.
 
-    `splits` holds, for each split in the manifest's order, the digests of its images and its labels, (N,) int64. Each
-    sample contributes the 32 bytes of its digest and its label as 8 bytes, little-endian.
+    `splits` holds, for each split in the manifest's order, the digests of its images and its labels, (N,) int64; a
+    split may come in several parts. Each sample contributes the 32 bytes of its digest and its label as 8 bytes,
+    little-endian.
     """
     content = hashlib.sha256()
     for digests, labels in splits:
-        label_bytes = labels.astype("<i8").view(np.uint8).reshape(-1, 8)
-        content.update(np.concatenate([digests, label_bytes], axis=1).tobytes())
+        for start in range(0, len(labels), BLOCK_SAMPLES):
+            block = slice(start, start + BLOCK_SAMPLES)
+            label_bytes = labels[block].astype("<i8").view(np.uint8).reshape(-1, 8)
+            content.update(np.concatenate([digests[block], label_bytes], axis=1).data)
     return content.hexdigest()

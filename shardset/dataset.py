@@ -75,7 +75,7 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # mypy doesn't follow torch'
         self.target_transform = target_transform
         if verify == "hash":
             others = [shard for other in splits if other != split for shard in shards.shards(other)]
-            shards.verify(exclude={file for shard in others for file in (shard.images, shard.labels)})
+            shards.verify(exclude={file for shard in others for file in shard.files})
         self._normalize = normalize
         self._normalization = normalization_of(shards.manifest)
         self._class_to_idx = {name: index for index, name in enumerate(shards.manifest.classes)}

@@ -2,22 +2,23 @@
 
 import csv
 import os
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, Never
+from typing import Never
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shardset.content import Digests, hash_content, hash_images
-from shardset.errors import CorruptDataError, DamagedFileError, InputError, named_os_errors
+from shardset.content import Digests, hash_content
+from shardset.errors import CorruptDataError, DamagedFileError, InputError
 from shardset.manifest import MANIFEST_NAME, Manifest, SetFile, Shard, Split, load_manifest
 from shardset.reader import Array, Labels, ShardReader
-from shardset.threads import map_on_threads
+from shardset.threads import MapFiles, ignore, map_on_threads
+from shardset.verification import ShardCheck, check_shard
 
 # Files and folders that programs leave in a set: file managers, NFS, notebooks, Python, and writers that were killed.
 # .dvcignore has the same patterns, so that DVC sees no change where there is none.
@@ -33,8 +34,6 @@ IGNORED_NAMES = (
 )
 
 SAMPLES_NAME = "samples.csv"  # in the folder of each split, if its samples come from image files
-
-MapFiles = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,7 +79,10 @@ class ShardSet:
 
     def labels(self, split: Split) -> Labels:
         """Read a split's labels, (N,) int64. Raises CorruptDataError."""
-        return np.concatenate([self.reader.labels(shard) for shard in self.shards(split)])
+        labels = np.empty(self.manifest.splits[split].samples, np.int64)
+        for shard, start, stop in self.ranges(split):
+            labels[start:stop] = self.reader.labels(shard)
+        return labels
 
     def sources(self, split: Split) -> tuple[str, ...]:
         """Read the names of the files that a split's samples come from, in order: paths within the source.
@@ -93,14 +95,6 @@ class ShardSet:
         self.reader.verify_file(listed[path])
         with (self.dir / path).open(encoding="utf-8", newline="") as file:
             return tuple(row["source"] for row in csv.DictReader(file))
-
-    def read_files(self) -> dict[str, str]:
-        """Read the set's text files, such as samples.csv, by their path."""
-        texts = {}
-        for file in self.manifest.files:
-            with named_os_errors(path := self.dir / file.path):
-                texts[file.path] = path.read_bytes().decode()
-        return texts
 
     def take(self, split: Split, indices: Array) -> Array:
         """Read some images of a split in the order of `indices`, (len(indices), C, H, W) of the manifest's dtype."""
@@ -121,24 +115,24 @@ class ShardSet:
         self,
         exclude: Container[SetFile] = (),
         map_files: MapFiles = map_on_threads,
+        done: Callable[[int], None] = ignore,
     ) -> None:
         """Compare every file with the manifest, except those in `exclude`, and look for files that it doesn't list.
 
-        `map_files(function, files)` applies a function to each file. Files of IGNORED_NAMES may be there. Raises
-        CorruptDataError, naming all files that differ.
+        `map_files` maps over shards. `done` is called with the number of samples of each shard that was compared. Files
+        of IGNORED_NAMES may be there. Raises CorruptDataError, naming all files that differ.
         """
-        shards = [shard for split in self.manifest.splits.values() for shard in split.shards]
-        files = [(file, shard) for shard in shards for file in (shard.images, shard.labels) if file not in exclude]
-        problems = map_files(lambda item: self._find_problem(*item), files)
-        problems += [self._find_problem(file) for file in self.manifest.files]
-        listed = {MANIFEST_NAME, *(file.path for file in (*self.manifest.shard_files(), *self.manifest.files))}
-        unlisted = [f"{self.dir / name}: not in the manifest" for name in sorted({*_find_files(self.dir)} - listed)]
-        damaged = [problem for problem in problems if problem]
-        differences = "\n  ".join([f"{self.dir} differs from its manifest:", *damaged, *unlisted])
-        if damaged:
-            raise DamagedFileError(f"{differences}\nRestore these files from the original source.")
-        if unlisted:
-            raise CorruptDataError(f"{differences}\nMove these files out of the folder.")
+        self._verify(exclude, map_files, done)
+
+    def verify_content(self, map_files: MapFiles = map_on_threads, done: Callable[[int], None] = ignore) -> None:
+        """Verify a set of pixels as `verify` does, and recompute `content_sha256` from the same bytes.
+
+        This needs 32 bytes of memory per image. Raises CorruptDataError.
+        """
+        shards = [shard for of_split in self.manifest.splits.values() for shard in of_split.shards]
+        digests = self._verify((), map_files, done, with_digests=True)
+        labels = map(self.reader.labels, shards)
+        self._check_content_hash(hash_content(zip(digests, labels, strict=True)))
 
     def check_unchanged(self) -> None:
         """Raise CorruptDataError if the set was replaced by another one since it was opened."""
@@ -147,7 +141,9 @@ class ShardSet:
 
     def check_content(self, digests: Mapping[Split, Digests]) -> None:
         """Raise CorruptDataError unless the pixels' digests and the labels on disk give `content_sha256`."""
-        content = hash_content((digests[split], self.labels(split)) for split in self.manifest.splits)
+        self._check_content_hash(hash_content((digests[split], self.labels(split)) for split in self.manifest.splits))
+
+    def _check_content_hash(self, content: str) -> None:
         if content != self.manifest.content_sha256:
             raise CorruptDataError(
                 f"{self.dir / MANIFEST_NAME}: content_sha256: expected {self.manifest.content_sha256}, but the shards "
@@ -162,17 +158,36 @@ class ShardSet:
             for split, of_split in self.manifest.splits.items()
         }
 
-    def _find_problem(self, file: SetFile, shard: Shard | None = None) -> str | None:
+    def _verify(
+        self,
+        exclude: Container[SetFile],
+        map_files: MapFiles,
+        done: Callable[[int], None],
+        *,
+        with_digests: bool = False,
+    ) -> list[Digests]:
+        """Verify, and return the digests of each shard's images if asked for."""
+        checks = [
+            ShardCheck(self.reader, shard, files, len(self.manifest.classes), with_digests)
+            for of_split in self.manifest.splits.values()
+            for shard in of_split.shards
+            if (files := tuple(file for file in shard.files if file not in exclude))
+        ]
+        checked = map_files(check_shard, checks, lambda check: done(check.shard.samples))
+        damaged = [problem for of_shard in checked for problem in of_shard.problems]
+        damaged += [problem for file in self.manifest.files if (problem := self._find_problem(file))]
+        listed = {MANIFEST_NAME, *(file.path for file in (*self.manifest.shard_files(), *self.manifest.files))}
+        unlisted = [f"{self.dir / name}: not in the manifest" for name in sorted({*_find_files(self.dir)} - listed)]
+        differences = "\n  ".join([f"{self.dir} differs from its manifest:", *damaged, *unlisted])
+        if damaged:
+            raise DamagedFileError(f"{differences}\nRestore these files from the original source.")
+        if unlisted:
+            raise CorruptDataError(f"{differences}\nMove these files out of the folder.")
+        return [of_shard.digests for of_shard in checked]
+
+    def _find_problem(self, file: SetFile) -> str | None:
         try:
-            if shard is None:
-                self.reader.verify_file(file)
-            elif file is shard.images:
-                for _ in self.verified_image_blocks(shard):
-                    pass
-            else:
-                for block in self.reader.verified_label_blocks(shard):
-                    if block.min() < 0 or block.max() >= len(self.manifest.classes):
-                        return f"{self.dir / file.path}: labels should be in [0, {len(self.manifest.classes)})"
+            self.reader.verify_file(file)
         except CorruptDataError as error:
             return str(error)
         return None
@@ -202,18 +217,15 @@ def open_shards(shards_dir: str | PathLike[str]) -> ShardSet:
     return ShardSet(path.absolute(), load_manifest(path))
 
 
-def verify_shards(shards_dir: str | PathLike[str], map_files: MapFiles = map_on_threads) -> ShardSet:
+def verify_shards(
+    shards_dir: str | PathLike[str], map_files: MapFiles = map_on_threads, done: Callable[[int], None] = ignore
+) -> ShardSet:
     """Open a shard set and compare every byte with its manifest; for pixels, also recompute `content_sha256`.
 
-    `map_files` as in `ShardSet.verify`. Float values are not turned back into pixels, so their content hash is not
-    recomputed. Raises CorruptDataError.
+    `map_files` and `done` as in `ShardSet.verify`. Float values are not turned back into pixels, so their content hash
+    is not recomputed. Raises CorruptDataError.
     """
     shards = open_shards(shards_dir)
-    shards.verify(map_files=map_files)
-    if shards.manifest.dtype == "uint8":
-        digests: dict[Split, Digests] = {}
-        for split in shards.manifest.splits:
-            by_shard = map_files(lambda shard: hash_images(shards.images(shard)), shards.shards(split))
-            digests[split] = np.concatenate(by_shard)
-        shards.check_content(digests)
+    verify = shards.verify_content if shards.manifest.dtype == "uint8" else shards.verify
+    verify(map_files=map_files, done=done)
     return shards

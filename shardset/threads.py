@@ -5,16 +5,35 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil, inf
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def map_on_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """Apply `function` to each item on threads, and return the results in the items' order."""
+def ignore(_: object) -> None:
+    """Do nothing."""
+
+
+class MapFiles(Protocol):
+    """Applies a function to each item and returns the results in the items' order.
+
+    `done` is called with each item whose result is there, one call at a time.
+    """
+
+    def __call__(
+        self, function: Callable[[T], R], items: Iterable[T], done: Callable[[T], None] = ignore
+    ) -> list[R]: ...
+
+
+def map_on_threads(function: Callable[[T], R], items: Iterable[T], done: Callable[[T], None] = ignore) -> list[R]:
+    """Map on threads, as `MapFiles` describes."""
+    all_items, results = list(items), []
     with ThreadPoolExecutor(usable_cpus() + 1) as pool:  # one more, because a thread may wait for the disk
-        return list(pool.map(function, items))
+        for item, result in zip(all_items, pool.map(function, all_items), strict=True):
+            results.append(result)
+            done(item)
+    return results
 
 
 def usable_cpus() -> int:

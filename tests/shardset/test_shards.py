@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from pipeline.shards.writer import save_manifest, write_set_file, write_shards
+from pipeline.shards.writer import save_manifest, write_set_file
 from pipeline.sources.registry import DATASETS
 from shardset import ShardDataset
 from shardset.content import hash_content, hash_images
@@ -15,6 +15,7 @@ from shardset.errors import CorruptDataError
 from shardset.manifest import SplitShards
 from shardset.reader import split_range
 from shardset.shards import ShardSet, open_shards, verify_shards
+from tests.helpers.array_shards import write_arrays
 from tests.helpers.shard_sets import LITTER, make_images, make_manifest, read_images, write_raw_set
 
 
@@ -251,33 +252,24 @@ def test_any_changed_byte_in_a_header_is_found(tiny_raw, header_copy, position, 
 def test_labels_of_many_shards_need_few_open_files(tmp_path):
     resource = pytest.importorskip("resource", reason="limits are POSIX's")
     labels = {"train": np.arange(300), "test": np.arange(1)}
-    images = np.zeros((1, 1, 1, 1), np.uint8)
-    splits = write_shards(
-        tmp_path, labels, lambda *_: [images], dtype="uint8", image_shape=(1, 1, 1), samples_per_shard=1
-    )
+    images = {split: np.zeros((len(of_split), 1, 1, 1), np.uint8) for split, of_split in labels.items()}
+    splits = write_arrays(tmp_path / "set", images, labels, samples_per_shard=1)
     manifest = make_manifest(splits, image_shape=(1, 1, 1), channels=("gray",))
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
     try:
-        assert np.array_equal(ShardSet(tmp_path, manifest).labels("train"), labels["train"])
+        assert np.array_equal(ShardSet(tmp_path / "set", manifest).labels("train"), labels["train"])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_label_outside_the_classes_is_found(tmp_path):
     labels = {"train": np.array([0, 10]), "test": np.array([-1])}
-    images = np.zeros((2, 3, 32, 32), np.uint8)
-    splits = write_shards(
-        tmp_path,
-        labels,
-        lambda _, start, stop: [images[start:stop]],
-        dtype="uint8",
-        image_shape=(3, 32, 32),
-        samples_per_shard=9,
-    )
-    save_manifest(make_manifest(splits), tmp_path)  # with the right hashes
+    images = {split: np.zeros((len(of_split), 3, 32, 32), np.uint8) for split, of_split in labels.items()}
+    splits = write_arrays(tmp_path / "set", images, labels, samples_per_shard=9)
+    save_manifest(make_manifest(splits), tmp_path / "set")  # with the right hashes
     with pytest.raises(CorruptDataError, match=r"train/labels.*labels should be in \[0, 10\)") as caught:
-        verify_shards(tmp_path)
+        verify_shards(tmp_path / "set")
     assert "test/labels" in str(caught.value)
 
 
