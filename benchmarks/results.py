@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import decode, normalize, stats
-from benchmarks.growth.results import growth_lines
+from benchmarks.growth.results import cluster_lines, growth_lines
 from benchmarks.rounds import SLOW_SECONDS
 
 HERE = Path(__file__).parent
@@ -78,6 +78,12 @@ WORKERS, BUSY = ", 2 workers", ", one core busy"
 SINGLE = ("TensorDataset", "ours in ConcatDataset", "ours in a wrapper")
 
 
+def write_results(numbers: dict, folder: Path) -> None:
+    """Write results.json and RESULTS.md."""
+    (folder / "results.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    (folder / "RESULTS.md").write_text(render(numbers), encoding="utf-8")
+
+
 def render(numbers: dict) -> str:
     rounds, slow_rounds = _rounds([it for job in MAIN_JOBS for it in numbers["compared"][job]])
     introduction = INTRODUCTION.format(rounds=rounds, slow_rounds=slow_rounds, slow_seconds=SLOW_SECONDS)
@@ -90,6 +96,8 @@ def render(numbers: dict) -> str:
     lines += ["", "![Seconds by size](scaling.svg)"]
     if "growth" in numbers:
         lines += growth_lines(numbers["growth"])
+    if "cluster" in numbers:
+        lines += cluster_lines(numbers["cluster"])
     return "\n".join([*lines, ""])
 
 
@@ -230,4 +238,4 @@ def plot(numbers: dict, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    (HERE / "RESULTS.md").write_text(render(json.loads((HERE / "results.json").read_bytes())), encoding="utf-8")
+    write_results(json.loads((HERE / "results.json").read_bytes()), HERE)

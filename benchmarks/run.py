@@ -24,7 +24,7 @@ import yaml
 from benchmarks.decode import RESIZE, SIZE, generate_images
 from benchmarks.inputs import IMAGES_DIR
 from benchmarks.memory import INTERVAL, watch_peak
-from benchmarks.results import MODULES, SCALES, describe_machine, plot, render
+from benchmarks.results import MODULES, SCALES, describe_machine, plot, write_results
 from benchmarks.rounds import ROUNDS, is_due
 from pipeline.cli import AUDIT_DIR, RAW_DIR, REPORT_DIR, SHARDS_DIR, STATS_PATH
 from pipeline.shards.raw import write_samples
@@ -67,6 +67,7 @@ EPOCHS = (
     ("index_select", "huggingface", "huggingface, 2 workers"),
     ("index_select", "mds", "mds, 2 workers"),
 )
+KEPT = ("growth", "cluster")  # measured by benchmarks/growth
 EPOCHS_TIMEOUT = 600  # seconds for a group
 SCALED_JOBS = ("stats", "normalize")
 BARE = {  # what the stages import
@@ -86,6 +87,7 @@ class Contender:
     command: list[str]
     folder: Path
     out: Path = Path("out")
+    env: dict[str, str] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)  # of the process and its descendants
     peak_mb: float = 0.0  # of the run that is not counted, because watching the memory slows it down
@@ -101,7 +103,7 @@ class Contender:
         with (
             tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr,
             subprocess.Popen(
-                self.command, cwd=self.folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=stderr
+                self.command, cwd=self.folder, env=ENVIRONMENT | self.env, stdout=subprocess.DEVNULL, stderr=stderr
             ) as process,
         ):
             if counted and not watch_interval:
@@ -118,7 +120,7 @@ class Contender:
             self.cpu_seconds.append(cpu_seconds)
 
     def numbers(self) -> dict[str, object]:
-        return {name: value for name, value in asdict(self).items() if name not in {"command", "folder", "out"}}
+        return {name: value for name, value in asdict(self).items() if name not in {"command", "folder", "out", "env"}}
 
 
 def _cpu_seconds_of_children() -> float:
@@ -249,16 +251,15 @@ def main() -> None:
         sys.exit(f"usage: python -m benchmarks.run [{'|'.join(STAGE_OUTS)}]...")
     path = HERE / "results.json"
     numbers = json.loads(path.read_bytes())
-    if not sys.argv[1:]:  # all is measured again, except the growth, which benchmarks/growth measures
-        numbers = {"compared": {}, "bare_mb": {}} | {name: numbers[name] for name in ("growth",) if name in numbers}
+    if not sys.argv[1:]:
+        numbers = {"compared": {}, "bare_mb": {}} | {name: numbers[name] for name in KEPT if name in numbers}
     if {*jobs} - {"download"}:
         measure_arrays(jobs, numbers)
     if "download" in jobs:
         folder, numbers["images"] = make_images_folder()
         add_compared("download", folder, numbers)
         shutil.rmtree(folder)
-    path.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    (HERE / "RESULTS.md").write_text(render(numbers), encoding="utf-8")
+    write_results(numbers, HERE)
     plot(numbers, HERE / "scaling.svg")
     print(f"{HERE / 'RESULTS.md'}: written after {(time.perf_counter() - start) / 60:.0f} minutes")
 

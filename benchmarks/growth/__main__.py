@@ -12,21 +12,22 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import yaml
 
 from benchmarks.decode import RESIZE, SIZE
 from benchmarks.growth.limits import TAR_PATH
 from benchmarks.growth.pictures import write_tar
 from benchmarks.growth.results import plot_growth
-from benchmarks.results import describe_machine, render
+from benchmarks.results import describe_machine, write_results
 from benchmarks.run import BARE, HERE, STAGE_OUTS, Contender, new_folder, stage
 from pipeline.shards.raw import samples_per_shard
 
 FOLDER = "growth"
 WATCH_INTERVAL = 0.05  # seconds between samples of the memory
-BYTES_PER_IMAGE = 66_000 + 2 * 3 * SIZE * SIZE  # of the archive, data/raw and data/shards
+JPEG_BYTES = 66_000  # of a file in the archive, at most
 SPARE_BYTES = 1_000_000_000
 
 
@@ -34,18 +35,45 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("sizes", metavar="NUM_IMAGES", type=int, nargs="+")
     sizes = sorted(parser.parse_args().sizes)
-    path = HERE / "results.json"
-    numbers = json.loads(path.read_bytes())
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     growth: dict[str, Any] = {"machine": describe_machine(("numpy", "pillow")), "memory_gb": memory_gb}
     growth |= {"bare_mb": measure_bare(), "sizes": []}
     for num_images in sizes:
-        growth["sizes"].append(measure_size(num_images))
-        numbers["growth"] = growth
-        path.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    (HERE / "RESULTS.md").write_text(render(numbers), encoding="utf-8")
+        with Project(num_images, dtype="uint8") as project:
+            stages = {name: measure_stage(name, project.folder) for name in STAGE_OUTS}
+        growth["sizes"].append({"images": num_images, "stages": stages})
+        write_results(json.loads((HERE / "results.json").read_bytes()) | {"growth": growth}, HERE)
     plot_growth(growth, HERE / "growth.svg")
-    print(f"{HERE / 'RESULTS.md'}: written")
+
+
+class Project:
+    """A folder with generated images to run the stages in, which is removed at the end."""
+
+    def __init__(self, num_images: int, dtype: str) -> None:
+        """Raise SystemExit if the disk is too small for the archive, data/raw and shards of `dtype`."""
+        self.folder = new_folder(FOLDER)
+        self.num_images, self.dtype = num_images, dtype
+        needed = num_images * (JPEG_BYTES + 3 * SIZE * SIZE * (1 + np.dtype(dtype).itemsize)) + SPARE_BYTES
+        if (free := shutil.disk_usage(self.folder).free) < needed:
+            sys.exit(f"{self.folder}: {num_images:,} images need {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB are free")
+
+    def __enter__(self) -> Self:
+        self._write_params()
+        start = time.perf_counter()
+        write_tar(self.folder / TAR_PATH, self.num_images)
+        print(f"{self.num_images:,} images drawn in {time.perf_counter() - start:.0f} s", flush=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.folder)
+
+    def _write_params(self) -> None:
+        params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+        params["dataset"] = "images"
+        params["images"] |= {"source": str(TAR_PATH), "resize": RESIZE, "size": SIZE}
+        params["audit"]["ignore"] = None
+        params["normalize"] |= {"dtype": self.dtype, "samples_per_shard": samples_per_shard((3, SIZE, SIZE))}
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
 
 
 def measure_bare() -> dict[str, float]:
@@ -56,23 +84,6 @@ def measure_bare() -> dict[str, float]:
         bare.run(counted=False)
         peaks[name] = bare.peak_mb
     return peaks
-
-
-def measure_size(num_images: int) -> dict[str, Any]:
-    """Run each stage and its limit once on so many images; exit with an error if the disk is too small."""
-    folder = new_folder(FOLDER)
-    needed = num_images * BYTES_PER_IMAGE + SPARE_BYTES
-    if (free := shutil.disk_usage(folder).free) < needed:
-        sys.exit(f"{folder}: {num_images:,} images need {needed / 1e9:.0f} GB, but {free / 1e9:.0f} GB are free")
-    try:
-        write_params(folder)
-        start = time.perf_counter()
-        write_tar(folder / TAR_PATH, num_images)
-        print(f"{num_images:,} images drawn in {time.perf_counter() - start:.0f} s", flush=True)
-        measured = {name: measure_stage(name, folder) for name in STAGE_OUTS}
-        return {"images": num_images, "tar_bytes": (folder / TAR_PATH).stat().st_size, "stages": measured}
-    finally:
-        shutil.rmtree(folder)
 
 
 def measure_stage(name: str, folder: Path) -> dict[str, Any]:
@@ -88,15 +99,6 @@ def measure_stage(name: str, folder: Path) -> dict[str, Any]:
     print(f"{name}: {ours.seconds[0]:.1f} s, limit {limit.seconds[0]:.1f} s, {ours.peak_mb:,.0f} MB", flush=True)
     (seconds,), (cpu_seconds,), (limit_seconds,) = ours.seconds, ours.cpu_seconds, limit.seconds
     return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": ours.peak_mb, "limit_seconds": limit_seconds}
-
-
-def write_params(folder: Path) -> None:
-    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    params["dataset"] = "images"
-    params["images"] |= {"source": str(TAR_PATH), "resize": RESIZE, "size": SIZE}
-    params["audit"]["ignore"] = None
-    params["normalize"] |= {"dtype": "uint8", "samples_per_shard": samples_per_shard((3, SIZE, SIZE))}
-    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,12 @@ by least squares of relative errors, and `audit` a time per image plus a time pe
 not run."""
 
 
+CLUSTER_NOTES = """\
+With {images:,} of these images, and `normalize` to float32: two single-threaded workers on this machine, which are
+running before, and two threads. Seconds are medians of {rounds} runs, taking turns. Memory is the peak of anonymous and
+shared memory, imports included, of the larger worker and of the process that runs the stage."""
+
+
 def growth_lines(growth: dict[str, Any]) -> list[str]:
     """Render the sections on the growth as lines of Markdown."""
     sizes = growth["sizes"]
@@ -47,6 +53,20 @@ def growth_lines(growth: dict[str, Any]) -> list[str]:
         lines.append(
             f"| `{stage}` | {seconds / 3600:.2f} | {IMAGENET / seconds:,.0f} | {_growth_bytes(sizes, stage)} |"
         )
+    return lines
+
+
+def cluster_lines(measured: dict[str, Any]) -> list[str]:
+    """Render the section on workers of a cluster as lines of Markdown."""
+    lines = ["", "## Two workers of a cluster", "", CLUSTER_NOTES.format(**measured), ""]
+    lines += [f"Measured apart from the rest, on {measured['machine']}", ""]
+    lines += ["| stage | threads, s | workers, s | throughput, workers to threads | worker, MB | client, MB |"]
+    lines += ["|---|--:|--:|--:|--:|--:|"]
+    for stage, it in measured["stages"].items():
+        cells = [f"`{stage}`", f"{it['threads_seconds']:.1f}", f"{it['workers_seconds']:.1f}"]
+        cells += [f"{it['threads_seconds'] / it['workers_seconds']:.2f}"]
+        cells += [f"{it['worker_mb']:,.0f}", f"{it['client_mb']:,.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

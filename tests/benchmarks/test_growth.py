@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.growth import __main__ as growth
 from benchmarks.growth import pictures
-from benchmarks.growth.results import IMAGENET, extrapolate, growth_lines
+from benchmarks.growth.results import IMAGENET, cluster_lines, extrapolate, growth_lines
 from tests.helpers.workspace import REPOSITORY, hash_files
 
 STAGES = ("download", "stats", "audit", "normalize", "report")
@@ -38,7 +38,6 @@ def make_sizes(seconds_of, counts=(10_000, 30_000, 100_000)):
     return [
         {
             "images": count,
-            "tar_bytes": 62_000 * count,
             "stages": {
                 stage: {"seconds": seconds_of(count), "cpu_seconds": 1, "limit_seconds": 1, "peak_mb": 40 + count / 1e4}
                 for stage in STAGES
@@ -98,9 +97,28 @@ def test_growth_has_a_row_of_each_stage_and_size():
 
 def test_full_disk_is_noticed_before_anything_is_drawn(folder, monkeypatch):
     monkeypatch.setattr(growth, "SPARE_BYTES", 10**18)
-    with pytest.raises(SystemExit, match="40 images need 1000000000 GB, but "):
-        growth.measure_size(40)
+    with pytest.raises(SystemExit, match="40 images need 1000000000 GB, "):
+        growth.Project(40, "uint8")
     assert not list((folder / "work").rglob("*.tar"))
+
+
+def test_workers_are_compared_with_threads():
+    figures = {"threads_seconds": 9.0, "workers_seconds": 10.0, "client_mb": 60.4, "worker_mb": 1100.6}
+    measured = {"machine": "Linux", "images": 5000, "rounds": 3, "stages": {"download": figures}}
+    assert "| `download` | 9.0 | 10.0 | 0.90 | 1,101 | 60 |" in cluster_lines(measured)
+
+
+@pytest.mark.slow
+def test_stages_are_measured_on_workers(folder, monkeypatch):
+    cluster = pytest.importorskip("benchmarks.growth.cluster", reason="the extra dask is not installed")
+    monkeypatch.setattr(cluster, "HERE", folder)
+    monkeypatch.setattr(cluster, "ROUNDS", 1)
+    monkeypatch.setattr(sys, "argv", ["cluster", "40"])
+    cluster.main()
+    measured = json.loads((folder / "results.json").read_bytes())["cluster"]
+    assert tuple(measured["stages"]) == STAGES
+    assert all(figure > 0 for of_stage in measured["stages"].values() for figure in of_stage.values())
+    assert "## Two workers of a cluster" in (folder / "RESULTS.md").read_text()
 
 
 @pytest.mark.slow
