@@ -126,6 +126,11 @@ class Manifest(Model, frozen=True):
                 raise ValueError("normalization: should have a mean and a std for each channel")
 
     @property
+    def num_samples(self) -> int:
+        """Number of samples in all splits."""
+        return sum(split.samples for split in self.splits.values())
+
+    @property
     def num_bytes(self) -> int:
         """Size of all shard files."""
         return sum(split.num_bytes for split in self.splits.values())

@@ -124,15 +124,16 @@ class ShardSet:
         """
         self._verify(exclude, map_files, done)
 
-    def verify_content(self, map_files: MapFiles = map_on_threads, done: Callable[[int], None] = ignore) -> None:
-        """Verify a set of pixels as `verify` does, and recompute `content_sha256` from the same bytes.
+    def verify_all(self, map_files: MapFiles = map_on_threads, done: Callable[[int], None] = ignore) -> None:
+        """Verify every file as `verify` does, and for a set of pixels also recompute `content_sha256`.
 
-        This needs 32 bytes of memory per image. Raises CorruptDataError.
+        For pixels, this needs 32 bytes of memory per image. Raises CorruptDataError.
         """
-        shards = [shard for of_split in self.manifest.splits.values() for shard in of_split.shards]
-        digests = self._verify((), map_files, done, with_digests=True)
-        labels = map(self.reader.labels, shards)
-        self._check_content_hash(hash_content(zip(digests, labels, strict=True)))
+        is_pixels = self.manifest.dtype == "uint8"
+        digests = self._verify((), map_files, done, with_digests=is_pixels)
+        if is_pixels:
+            shards = [shard for of_split in self.manifest.splits.values() for shard in of_split.shards]
+            self._check_content_hash(hash_content(zip(digests, map(self.reader.labels, shards), strict=True)))
 
     def check_unchanged(self) -> None:
         """Raise CorruptDataError if the set was replaced by another one since it was opened."""
@@ -217,15 +218,11 @@ def open_shards(shards_dir: str | PathLike[str]) -> ShardSet:
     return ShardSet(path.absolute(), load_manifest(path))
 
 
-def verify_shards(
-    shards_dir: str | PathLike[str], map_files: MapFiles = map_on_threads, done: Callable[[int], None] = ignore
-) -> ShardSet:
+def verify_shards(shards_dir: str | PathLike[str]) -> ShardSet:
     """Open a shard set and compare every byte with its manifest; for pixels, also recompute `content_sha256`.
 
-    `map_files` and `done` as in `ShardSet.verify`. Float values are not turned back into pixels, so their content hash
-    is not recomputed. Raises CorruptDataError.
+    Float values are not turned back into pixels, so their content hash is not recomputed. Raises CorruptDataError.
     """
     shards = open_shards(shards_dir)
-    verify = shards.verify_content if shards.manifest.dtype == "uint8" else shards.verify
-    verify(map_files=map_files, done=done)
+    shards.verify_all()
     return shards

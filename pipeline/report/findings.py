@@ -38,11 +38,11 @@ def find_findings(
 
 def raw_bytes(manifest: Manifest) -> int:
     """Compute the size of the pixels and labels that a set was normalized from."""
-    return sum(of.samples for of in manifest.splits.values()) * (prod(manifest.image_shape) + 8)
+    return manifest.num_samples * (prod(manifest.image_shape) + 8)
 
 
 def _proven(manifest: Manifest) -> Finding:
-    num_values = sum(of.samples for of in manifest.splits.values()) * prod(manifest.image_shape)
+    num_values = manifest.num_samples * prod(manifest.image_shape)
     rule = "their pixel" if manifest.dtype == "uint8" else "(v / 255 - mean) / std of their pixel"
     return Finding(
         "good",

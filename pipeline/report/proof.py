@@ -8,9 +8,8 @@ import numpy as np
 
 from pipeline.audit.details import Details, SplitDetails
 from pipeline.numerics.sums import sqrt_of_fraction
-from pipeline.runtime.tasks import map_tasks
 from shardset.errors import CorruptDataError
-from shardset.manifest import Manifest, Shard, Split
+from shardset.manifest import Manifest, Split
 from shardset.normalization import normalization_of, normalization_table
 from shardset.reader import Array
 from shardset.shards import ShardSet
@@ -41,38 +40,6 @@ def check_audit(raw: ShardSet, details: Details) -> None:
     """Raise CorruptDataError if the audit is of other data than `raw`."""
     if details.content_sha256 != raw.manifest.content_sha256 or [*details.splits] != [*raw.manifest.splits]:
         raise CorruptDataError(f"{raw.dir}: the audit is of other data, content_sha256 {details.content_sha256}")
-
-
-def check_labels(raw: ShardSet, shards: ShardSet) -> None:
-    """Raise CorruptDataError unless both sets have the same labels."""
-    for split in raw.manifest.splits:
-        if not np.array_equal(shards.labels(split), raw.labels(split)):
-            raise CorruptDataError(f"{shards.dir}: the {split} labels are not those of {raw.dir}")
-
-
-def check_values(raw: ShardSet, shards: ShardSet) -> None:
-    """Verify the images of `shards`, and compare every value with that of its raw pixel, bit for bit.
-
-    Raises DamagedFileError if a byte differs from the manifest, and CorruptDataError if a value is wrong nevertheless.
-    """
-    table, dtype = value_table(shards), shards.manifest.dtype
-
-    def check_shard(task: tuple[Split, Shard, int]) -> None:
-        split, shard, start = task
-        wrong: int | None = None
-        for block in shards.verified_image_blocks(shard):
-            pixels = raw.take(split, np.arange(start, start + len(block)))
-            expected = pixels if dtype == "uint8" else normalize_by_table(pixels, table).astype(dtype, copy=False)
-            if wrong is None and not np.array_equal(_bits(block), _bits(expected)):
-                wrong = start + int((_bits(block) != _bits(expected)).any(axis=(1, 2, 3)).argmax())
-            start += len(block)
-        if wrong is not None:
-            raise CorruptDataError(
-                f"{shards.dir}: {split} sample {wrong} differs from the normalized sample in {raw.dir}"
-            )
-
-    splits = shards.manifest.splits
-    map_tasks(check_shard, [(split, shard, start) for split in splits for shard, start, _ in shards.ranges(split)])
 
 
 def compute_figures(details: Mapping[Split, SplitDetails], table: Array) -> dict[Split, dict[str, ValueFigures]]:
@@ -120,13 +87,6 @@ def check_unit_variance(shards: ShardSet, train: Mapping[str, ValueFigures]) -> 
             )
 
 
-def normalize_by_table(pixels: Array, table: Array) -> Array:
-    """Look up the values of pixels (n, C, H, W) uint8 in a table, (C, 256)."""
-    rows = table.shape[1] * np.arange(len(table))[:, None, None]
-    normalized: Array = table.ravel().take(pixels + rows)  # three times as fast as table[rows, pixels]
-    return normalized
-
-
 def _figures_of(counts: Sequence[int], values: Sequence[float]) -> ValueFigures:
     occurring = [(Fraction(value), count) for value, count in zip(values, counts, strict=True) if count]
     total = sum(count for _, count in occurring)
@@ -138,11 +98,6 @@ def _figures_of(counts: Sequence[int], values: Sequence[float]) -> ValueFigures:
         mean=float(mean),
         std=sqrt_of_fraction(Fraction(variance)),
     )
-
-
-def _bits(values: Array) -> Array:
-    """View values as unsigned integers, which tell 0.0 from -0.0."""
-    return values.view(f"u{values.itemsize}")
 
 
 def _identity(manifest: Manifest) -> tuple[object, ...]:

@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
-from pipeline.runtime.tasks import map_tasks
+from pipeline.runtime.tasks import Progress, Tally, ignore, map_tasks
 from pipeline.stages.remedies import repair_hint
 from shardset.manifest import Manifest
-from shardset.shards import verify_shards
+from shardset.shards import open_shards
 
 
-def verify_set(shards_dir: Path) -> Manifest:
+def verify_set(shards_dir: Path, progress: Progress = ignore) -> Manifest:
     """Verify a shard set and return its manifest. Raises CorruptDataError, which says how to repair it."""
     with repair_hint():
-        return verify_shards(shards_dir, map_tasks).manifest
+        shards = open_shards(shards_dir)
+        tally = Tally(progress, "Checking", shards.manifest.num_samples)
+        shards.verify_all(map_tasks, tally.add)
+        return shards.manifest

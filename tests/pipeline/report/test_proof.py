@@ -1,11 +1,8 @@
 import dataclasses
-import shutil
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis.extra import numpy as hnp
 from msgspec.structs import replace
 
 from pipeline.audit.figures import make_details
@@ -14,16 +11,13 @@ from pipeline.numerics.sums import sqrt_of_fraction
 from pipeline.report.proof import (
     ValueFigures,
     check_audit,
-    check_labels,
     check_origin,
     check_statistics,
     check_unit_variance,
-    check_values,
     compute_figures,
-    normalize_by_table,
     value_table,
 )
-from pipeline.shards.writer import save_manifest, write_shards
+from pipeline.shards.writer import save_manifest
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.stats import write_stats
 from shardset.errors import CorruptDataError
@@ -68,77 +62,13 @@ def figures_of(raw, shards):
     return compute_figures(details_of(raw).splits, value_table(shards))
 
 
-def rewrite(shards, images, labels):
-    """Replace a shard set by one with other contents, and right hashes of these."""
-    shutil.rmtree(shards.dir)
-    shards.dir.mkdir()
-    splits = write_shards(
-        shards.dir,
-        labels,
-        lambda split, start, stop: [images[split][start:stop]],
-        dtype=shards.manifest.dtype,
-        image_shape=shards.manifest.image_shape,
-        samples_per_shard=7,
-    )
-    save_manifest(replace(shards.manifest, splits=splits, files=()), shards.dir)
-    return open_shards(shards.dir)
-
-
-def load_all(shards):
-    images = {split: read_images(shards, split).copy() for split in shards.manifest.splits}
-    return images, {split: shards.labels(split) for split in images}
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("scheme", ["dataset", "dataset_per_image", "imagenet", "symmetric", "unit", "custom"])
 def test_normalized_set_passes_every_check(scheme, dtype, raw, normalize):
     shards = normalize(scheme=scheme, dtype=dtype, samples_per_shard=7)
     check_origin(raw, shards)
-    check_values(raw, shards)
     check_statistics(shards, train_of(raw))
     check_unit_variance(shards, figures_of(raw, shards)["train"])
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("split", "sample"), [("train", 0), ("train", 29), ("val", 4), ("test", 7)])
-def test_wrong_value_with_a_right_hash_is_found(split, sample, dtype, raw, normalize):
-    shards = normalize(scheme="unit", dtype=dtype)
-    images, labels = load_all(shards)
-    bits = images[split].view(f"u{images[split].itemsize}")
-    bits[sample, 1, 2, 3] ^= 1  # the smallest change there is
-    shards = rewrite(shards, images, labels)
-    shards.verify()
-    check_origin(raw, shards)
-    with pytest.raises(CorruptDataError, match=f"{split} sample {sample} differs from the normalized sample in .*/raw"):
-        check_values(raw, shards)
-
-
-def test_negative_zero_is_not_taken_for_zero(raw, normalize):
-    shards = normalize(scheme="unit")
-    images, labels = load_all(shards)
-    zeros = np.argwhere(images["train"] == 0)
-    images["train"][tuple(zeros[0])] = -0.0
-    with pytest.raises(CorruptDataError, match=f"train sample {zeros[0][0]} differs from"):
-        check_values(raw, rewrite(shards, images, labels))
-
-
-@pytest.mark.parametrize("split", ["train", "val", "test"])
-@pytest.mark.parametrize("fault", ["swapped labels", "missing sample"])
-def test_wrong_labels_with_a_right_hash_are_found(fault, split, raw, normalize):
-    shards = normalize(scheme="unit")
-    images, labels = load_all(shards)
-    if fault == "swapped labels":
-        labels[split][[0, 1]] = labels[split][[1, 0]]
-    else:
-        images[split], labels[split] = images[split][:-1], labels[split][:-1]
-    shards = rewrite(shards, images, labels)
-    if fault == "swapped labels":
-        check_origin(raw, shards)
-        with pytest.raises(CorruptDataError, match=f"the {split} labels are not those of .*/raw"):
-            check_labels(raw, shards)
-    else:
-        with pytest.raises(CorruptDataError, match="was not made from"):
-            check_origin(raw, shards)
 
 
 @pytest.mark.parametrize(
@@ -214,13 +144,6 @@ def test_mean_and_std_after_normalizing_are_exact(raw, normalize):
     variance = sum((value - mean) ** 2 for value in red) / len(red)
     figures = figures_of(raw, shards)["train"]["red"]
     assert (figures.mean, figures.std) == (float(mean), sqrt_of_fraction(variance))
-
-
-@given(hnp.arrays(np.uint8, (2, 3, 4, 5)))
-def test_table_gives_each_channel_its_own_values(pixels):
-    table = np.arange(3 * 256).reshape(3, 256)
-    expected = pixels.astype(np.int64) + np.array([0, 256, 512]).reshape(3, 1, 1)
-    assert np.array_equal(normalize_by_table(pixels, table), expected)
 
 
 @pytest.mark.parametrize("change", [{"content_sha256": "0" * 64}, {"splits": {}}])

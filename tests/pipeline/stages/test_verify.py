@@ -11,6 +11,13 @@ def test_undamaged_set_returns_its_manifest(tmp_path):
     assert verify_set(raw.dir) == raw.manifest
 
 
+def test_progress_counts_all_images(tmp_path):
+    raw = write_raw_set(tmp_path / "raw", make_images(6), val=make_images(2), test=make_images(3))
+    shown: list[tuple] = []
+    verify_set(raw.dir, lambda *progress: shown.append(progress))
+    assert (len(shown), shown[-1]) == (3, ("Checking", 11, 11))
+
+
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 @pytest.mark.parametrize("kind", ["images", "labels"])
 def test_damaged_file_is_named_with_a_remedy(split, kind, tmp_path):
