@@ -2,7 +2,7 @@
 
     python -m benchmarks.dvc_sources
 
-Prints the table of docs/large-datasets.md. The files have 20 kB each. Hashing larger ones takes longer, the rest does not.
+Prints the table of docs/large-datasets.md. The files have 20 kB each. Only hashing takes longer where they are larger.
 """
 
 import os
