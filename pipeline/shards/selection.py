@@ -1,6 +1,5 @@
 """The same samples in other splits: some left out, some of train moved to test or val."""
 
-import shutil
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,15 +9,17 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from pipeline.runtime.resume import Step
-from pipeline.runtime.tasks import map_tasks
+from pipeline.runtime.resume import SET_NAME, open_step
+from pipeline.runtime.tasks import MapTasks, Progress, Tally, ignore
 from pipeline.shards.raw import samples_per_shard
 from pipeline.shards.writer import ShardTask, write_shards
 from shardset.content import Digests, hash_content
 from shardset.errors import InputError
-from shardset.manifest import SPLITS, Split
-from shardset.reader import Array, split_range
+from shardset.manifest import SPLITS, Shard, Split
+from shardset.reader import Array, Labels, ShardReader, split_range
 from shardset.shards import ShardSet
+
+HASHED_SAMPLES = 10_000  # at a time
 
 # For each split, the split that its samples come from, and their indices there, in order.
 Selection = Mapping[Split, tuple[Split, NDArray[np.int64]]]
@@ -47,14 +48,14 @@ def select_samples(
     chosen = {split: np.delete(np.arange(len(of_split)), excluded[split]) for split, of_split in digests.items()}
     selection: dict[Split, tuple[Split, NDArray[np.int64]]] = {split: (split, kept) for split, kept in chosen.items()}
     train = chosen["train"]
-    places = [int.from_bytes(digests["train"][index]) for index in train.tolist()] if any(fractions.values()) else []
+    places = np.ascontiguousarray(digests["train"]).view("S32")[train, 0]  # compared as texts, byte by byte
     start, total = 0, Fraction(0)
     rest = np.ones(len(train), bool)
     for split, fraction in fractions.items():
         total += Fraction(fraction or 0)
         stop = ceil(total * 2**256)
         if stop > start:
-            inside = np.array([start <= place < stop for place in places], bool)
+            inside = _is_below(places, stop) & ~_is_below(places, start)
             selection[split] = "train", train[inside]
             rest &= ~inside
         start = stop
@@ -62,9 +63,13 @@ def select_samples(
     return {split: selection[split] for split in SPLITS if split in selection}
 
 
+def _is_below(places: NDArray[np.bytes_], bound: int) -> NDArray[np.bool_]:
+    return np.ones(len(places), bool) if bound >= 2**256 else places < bound.to_bytes(32)
+
+
 def check_selection(raw: ShardSet, selection: Selection) -> None:
     """Raise InputError for an empty split, or one with a class that train lacks."""
-    found = {split: set(raw.labels(origin)[chosen].tolist()) for split, (origin, chosen) in selection.items()}
+    found = {split: {*np.unique(raw.labels(origin)[chosen]).tolist()} for split, (origin, chosen) in selection.items()}
     for split, labels in found.items():
         if not labels:
             raise InputError(f"{split}: no images are left for it")
@@ -73,45 +78,64 @@ def check_selection(raw: ShardSet, selection: Selection) -> None:
             raise InputError(f"{split}: train lacks these classes: {names}: add images, or lower the fractions")
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    staged: ShardSet
-    origin: Split
-    chosen: NDArray[np.int64]
-    task: ShardTask
-    all_labels: NDArray[np.int64]
-
-    def labels(self) -> NDArray[np.int64]:
-        return self.all_labels[self.task.start : self.task.stop]
-
-    def blocks(self) -> Iterator[Array]:
-        for first, last in split_range(self.task.start, self.task.stop, self.staged.block_samples):
-            yield self.staged.take(self.origin, self.chosen[first:last])
-
-
-def apply_selection(raw: ShardSet, digests: Mapping[Split, Digests], selection: Selection) -> ShardSet:
-    """Rewrite a new set, whose manifest is not on disk yet, with the selected samples in its place."""
+def selects_all(raw: ShardSet, selection: Selection) -> bool:
+    """Say whether a selection leaves all samples in their splits."""
     sizes = {split: of_split.samples for split, of_split in raw.manifest.splits.items()}
-    if all(origin == split and len(chosen) == sizes[split] for split, (origin, chosen) in selection.items()):
-        return raw
-    staged = ShardSet(raw.dir / ".staged.tmp", raw.manifest)
-    staged.dir.mkdir()
-    for split in sizes:
-        (raw.dir / split).rename(staged.dir / split)
-    labels = {split: staged.labels(origin)[chosen] for split, (origin, chosen) in selection.items()}
+    return all(origin == split and len(chosen) == sizes[split] for split, (origin, chosen) in selection.items())
 
-    step = Step(raw.dir)
-    step.records_dir.mkdir()
+
+def write_selection(
+    raw: ShardSet,
+    digests: Mapping[Split, Digests],
+    selection: Selection,
+    map_tasks: MapTasks,
+    progress: Progress = ignore,
+) -> ShardSet:
+    """Write the shards of the selected samples, next to a raw set. Return the set, whose manifest the caller writes."""
+    labels = {split: raw.labels(origin)[chosen] for split, (origin, chosen) in selection.items()}
+    content = hash_content(
+        (digests[origin][chosen[slice(*part)]], labels[split][slice(*part)])
+        for split, (origin, chosen) in selection.items()
+        for part in split_range(0, len(chosen), HASHED_SAMPLES)
+    )
+    sizes = {split: len(chosen) for split, (_, chosen) in selection.items()}
+
+    def source_of(task: ShardTask) -> SelectedShard:
+        origin, chosen = selection[task.split]
+        return SelectedShard(raw.reader, [*_find_pieces(raw, origin, chosen[task.start : task.stop])])
+
     splits = write_shards(
-        step,
-        {split: len(of_split) for split, of_split in labels.items()},
-        lambda task: _Chosen(staged, *selection[task.split], task, labels[task.split]),
-        map_tasks=map_tasks,
+        open_step(raw.dir.parent, SET_NAME, raw.manifest.content_sha256, content, sizes),
+        sizes,
+        source_of,
         dtype="uint8",
         image_shape=raw.manifest.image_shape,
         samples_per_shard=samples_per_shard(raw.manifest.image_shape),
+        map_tasks=map_tasks,
+        done=Tally(progress, "Moving to splits", sum(sizes.values())).add,
     )
-    shutil.rmtree(staged.dir)
-    shutil.rmtree(step.records_dir)
-    content = hash_content((digests[origin][chosen], labels[split]) for split, (origin, chosen) in selection.items())
-    return ShardSet(raw.dir, replace(raw.manifest, splits=splits, content_sha256=content))
+    return ShardSet(raw.dir.with_name(SET_NAME), replace(raw.manifest, splits=splits, content_sha256=content))
+
+
+@dataclass(frozen=True)
+class SelectedShard:
+    """Samples of other shards as one shard: pieces of these, each with the indices within it, in order."""
+
+    reader: ShardReader
+    pieces: list[tuple[Shard, NDArray[np.uint32]]]
+
+    def labels(self) -> Labels:
+        return np.concatenate([self.reader.labels(shard)[chosen] for shard, chosen in self.pieces])
+
+    def blocks(self) -> Iterator[Array]:
+        for shard, chosen in self.pieces:
+            for first, last in split_range(0, len(chosen), self.reader.block_samples):
+                # Mapped for each block, because mapped pages count as memory.
+                yield self.reader.images(shard)[chosen[first:last]]
+
+
+def _find_pieces(raw: ShardSet, split: Split, chosen: NDArray[np.int64]) -> Iterator[tuple[Shard, NDArray[np.uint32]]]:
+    for shard, start, stop in raw.ranges_with(split, int(chosen[0]), int(chosen[-1]) + 1):
+        within = chosen[slice(*np.searchsorted(chosen, (start, stop)))] - start
+        if len(within):
+            yield shard, within.astype(np.uint32)

@@ -1,30 +1,28 @@
 """From the params to the samples of a dataset, wherever they come from."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from pipeline.runtime.tasks import FETCHING, Progress
 from pipeline.sources import synthetic
-from pipeline.sources.cifar import decode, read_archive, read_folder
+from pipeline.sources.cifar import CHANNELS, CifarSource
 from pipeline.sources.images.catalog import read_catalog
 from pipeline.sources.images.probe import check_decoder
-from pipeline.sources.images.samples import ImageSamples, samples_of
+from pipeline.sources.images.samples import ImageSource, choose_mode
 from pipeline.sources.images.tables import count_equal
 from pipeline.sources.images.torchvision import TORCHVISION, read_torchvision
-from pipeline.sources.registry import DATASETS, Archive, Dataset
+from pipeline.sources.registry import DATASETS, Archive
+from pipeline.sources.stored import ArrayReader, Source, StoredSamples, save_arrays
 from shardset.errors import InputError
 from shardset.manifest import Preparation, Split
 from shardset.reader import Array, Labels
 
 LOGGER = logging.getLogger(__name__)
-
-CHANNELS = ("red", "green", "blue")
 
 
 @dataclass(frozen=True)
@@ -33,24 +31,30 @@ class ArraySamples:
 
     classes: tuple[str, ...]
     channels: tuple[str, ...]
-    images: dict[Split, Array]
-    labels: dict[Split, Labels]
-    preparation: None = None
-    names: None = None
+    images: Mapping[Split, Array]
+    labels: Mapping[Split, Labels]
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def splits(self) -> Collection[Split]:
+        return self.labels
+
+    def store(self, folder: Path) -> StoredSamples:
+        folder.mkdir()
         num_channels, height, width = self.images["train"].shape[1:]
-        return num_channels, height, width
+        parts = {split: (save_arrays(folder, split, self.images[split], self.labels[split]),) for split in self.labels}
+        return StoredSamples(
+            classes=self.classes,
+            channels=self.channels,
+            image_shape=(num_channels, height, width),
+            num_samples={split: len(labels) for split, labels in self.labels.items()},
+            reader=ArrayReader(folder, parts),
+            inputs=None,
+        )
 
-    def blocks(self, split: Split, start: int, stop: int) -> Iterator[tuple[Array, list[Any]]]:
-        """Yield samples [start, stop) of a split: pixels, (n, C, H, W) uint8, and no facts."""
-        yield self.images[split][start:stop], []
 
-
-def open_samples(
+def open_source(
     name: str, source: str | None, archives_dir: Path, preparation: Preparation, progress: Progress
-) -> ArraySamples | ImageSamples:
+) -> Source:
     """Open the dataset called `name`: a known one, `images`, or `torchvision:CLASS`.
 
     `source` is where it comes from: for a known dataset an http, https or file URL, the path of the archive, or of a
@@ -60,7 +64,11 @@ def open_samples(
     Raises InputError for an unusable source, FetchError, and CorruptDataError for an unreadable archive.
     """
     if name in DATASETS:
-        return _read_known(DATASETS[name], archives_dir, source, progress)
+        archive = DATASETS[name].archive
+        if archive is None:
+            images, labels, classes = synthetic.generate()
+            return ArraySamples(classes, CHANNELS, images, labels)
+        return CifarSource(_find_archive(archive, archives_dir, source, progress), archive.files)
     check_decoder()
     if name.startswith(TORCHVISION):
         root = archives_dir / name.removeprefix(TORCHVISION)
@@ -70,19 +78,7 @@ def open_samples(
     catalog.check(path)
     if catalog.ignored:
         LOGGER.info("Left out: %s", count_equal(catalog.ignored.values()))
-    return samples_of(catalog, preparation)
-
-
-def _read_known(dataset: Dataset, archives_dir: Path, source: str | None, progress: Progress) -> ArraySamples:
-    """Read a known dataset. Nothing is decoded until its hash has been compared with the published one."""
-    if dataset.archive is None:
-        images, labels, classes = synthetic.generate()
-        return ArraySamples(classes, CHANNELS, images, labels)
-    path = _find_archive(dataset.archive, archives_dir, source, progress)
-    files = dataset.archive.files
-    contents = read_folder(path, files) if path.is_dir() else read_archive(path, files)
-    images, labels, classes = decode(contents, files, path)
-    return ArraySamples(classes, CHANNELS, images, labels)
+    return ImageSource(catalog, choose_mode(catalog.sample_headers(), preparation), preparation)
 
 
 def _find_archive(archive: Archive, archives_dir: Path, source: str | None, progress: Progress) -> Path:

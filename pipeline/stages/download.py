@@ -1,20 +1,25 @@
 """Stage `download`: a dataset from its source, as raw shards."""
 
 import logging
+import shutil
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from pipeline.runtime.files import replace_dir
-from pipeline.runtime.tasks import Progress
-from pipeline.shards.raw import check_content, write_samples
-from pipeline.shards.selection import apply_selection, check_fractions, check_selection, select_samples
-from pipeline.shards.writer import save_manifest, write_set_file
-from pipeline.sources.images.tables import check_readable, describe_changes, find_unreadable, render_tables
+from pipeline.runtime.files import check_free_space
+from pipeline.runtime.resume import SET_NAME, Step, resume_dir
+from pipeline.runtime.tasks import MapTasks, Progress, Tally, ignore, open_workers
+from pipeline.shards.raw import DecodedSet, check_content, open_decoded, use_as_set, write_samples
+from pipeline.shards.selection import check_fractions, check_selection, select_samples, selects_all, write_selection
+from pipeline.shards.writer import save_manifest
+from pipeline.sources.images.facts import StoredFacts
+from pipeline.sources.images.tables import check_readable, describe_changes, find_unreadable, write_tables
 from pipeline.sources.registry import DATASETS
-from pipeline.sources.source import open_samples
+from pipeline.sources.source import open_source
+from pipeline.sources.stored import Source, StoredSamples
 from pipeline.stages.remedies import source_hint
 from shardset.manifest import Manifest
 
@@ -23,34 +28,74 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger(__name__)
 
+SIZE_HINT = (
+    "Set images.size in params.yaml to a smaller one, or free space, or make data a link to a folder on another disk."
+)
 
-def download_dataset(
-    name: str, images: "ImagesParams", raw_dir: Path, archives_dir: Path, source: str | None, progress: Progress
+
+def download_dataset(  # noqa: PLR0913 (what every stage takes, and where to fetch from)
+    name: str,
+    images: "ImagesParams",
+    raw_dir: Path,
+    archives_dir: Path,
+    source: str | None,
+    progress: Progress = ignore,
+    scheduler: str | None = None,
+    *,
+    fresh: bool = False,
 ) -> Manifest:
-    """Replace `raw_dir` with a dataset as a shard set of raw pixels; `name` and `source` as in `open_samples`.
+    """Replace `raw_dir` with a dataset as a shard set of raw pixels; `name` and `source` as in `open_source`.
 
-    Raises InputError for an unusable source, which lists all images that can't be read, FetchError, and
-    CorruptDataError if the decoded data are not the dataset's.
+    `scheduler` as in `open_workers`, `fresh` as in `resume_dir`. Raises InputError for an unusable source, which lists
+    all images that can't be read, FetchError, CorruptDataError if the decoded data are not the dataset's, and
+    PipelineError if the disk has too little free space.
     """
     dataset = DATASETS.get(name)
     if name == "images":
         source = source or images.source
     with source_hint(dataset.archive.file_name if dataset and dataset.archive else ""):
-        samples = open_samples(name, source, archives_dir, images.preparation, progress)
-    check_fractions(samples.labels, images.fractions)
-    with replace_dir(raw_dir) as new_dir:
-        raw, digests, facts = write_samples(new_dir, name, samples, partial(progress, "Decoding"))
-        check_content(raw.manifest, dataset.content_sha256 if dataset else None)
-        unreadable = find_unreadable(facts)
-        if images.unreadable == "fail":
-            check_readable(samples.names, facts)
-        selection = select_samples(digests, unreadable, images.fractions)
-        check_selection(raw, selection)
-        raw = apply_selection(raw, digests, selection)
-        tables = render_tables(samples.names, samples.labels, facts, selection)
-        files = [write_set_file(new_dir, *table) for table in tables.items()]
-        manifest = replace(raw.manifest, skipped=sum(map(len, unreadable.values())), files=tuple(files))
-        save_manifest(manifest, new_dir)
+        opened = open_source(name, source, archives_dir, images.preparation, progress)
+    check_fractions(opened.splits, images.fractions)
+    with resume_dir(raw_dir, fresh=fresh) as work_dir, open_workers(scheduler, work_dir) as map_tasks:
+        samples = _store(opened, work_dir)
+        del opened  # to free memory
+        step = open_decoded(work_dir, name, samples)
+        num_samples = sum(samples.num_samples.values())
+        num_copies = 2 if images.unreadable == "skip" or any(images.fractions.values()) else 1
+        num_bytes = num_copies * num_samples * prod(samples.image_shape)
+        check_free_space(raw_dir, num_bytes - step.num_bytes - Step(work_dir / SET_NAME).num_bytes, SIZE_HINT)
+        tally = Tally(progress, "Decoding", num_samples)
+        decoded = write_samples(step, name, samples, map_tasks, tally, on_cluster=scheduler is not None)
+        check_content(decoded.manifest, dataset.content_sha256 if dataset else None)
+        return _write_set(decoded, samples, images, map_tasks, progress)
+
+
+def _store(source: Source, work_dir: Path) -> StoredSamples:
+    folder = work_dir / "source"
+    if folder.exists():  # of an earlier run that was killed
+        shutil.rmtree(folder)
+    return source.store(folder)
+
+
+def _write_set(
+    decoded: DecodedSet, samples: StoredSamples, images: "ImagesParams", map_tasks: MapTasks, progress: Progress
+) -> Manifest:
+    """Write the selected samples of a decoded set into the folder that becomes data/raw."""
+    facts = {split: StoredFacts(partial(decoded.facts, split)) for split in samples.num_samples}
+    unreadable = find_unreadable(facts)
+    if images.unreadable == "fail":
+        check_readable(samples.names, facts)
+    raw, digests = decoded.shards, decoded.digests()
+    selection = select_samples(digests, unreadable, images.fractions)
+    check_selection(raw, selection)
+    if is_changed := not selects_all(raw, selection):
+        raw = write_selection(raw, digests, selection, map_tasks, progress)
+    labels = {split: decoded.shards.labels(split) for split in samples.num_samples}
+    files = write_tables(raw.dir, samples.names, labels, facts, selection)
+    manifest = replace(raw.manifest, skipped=sum(map(len, unreadable.values())), files=tuple(files))
+    save_manifest(manifest, raw.dir)
     for line in describe_changes(facts, is_turned=images.orientation == "exif"):
         LOGGER.info(line)
+    if not is_changed:
+        use_as_set(decoded.step)
     return manifest

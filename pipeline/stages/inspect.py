@@ -47,7 +47,7 @@ def inspect_source(source: Path, progress: Progress, size: int | None = None) ->
     Raises InputError if `source` is none of these.
     """
     catalog = read_catalog(source, progress)
-    headers = [*catalog.sample_headers().values()]
+    headers = catalog.sample_headers()
     suggestion = suggest_params(headers, size) if headers else None
     summary = render_summary(catalog, headers, None if catalog.problems else suggestion)
     return Inspection(source, catalog, suggestion, summary)

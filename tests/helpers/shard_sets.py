@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.params import AuditParams, ImagesParams, NormalizeParams
-from pipeline.runtime.files import replace_dir
-from pipeline.shards.raw import write_samples
+from pipeline.runtime.resume import resume_dir
+from pipeline.runtime.tasks import Tally, ignore, map_tasks
+from pipeline.shards.raw import DecodedSet, open_decoded, use_as_set, write_samples
 from pipeline.shards.writer import save_manifest
 from pipeline.sources.source import ArraySamples
 from pipeline.stages.audit import audit_images
@@ -98,9 +99,17 @@ def write_raw_set(
 
 def write_array_set(raw_dir: Path, dataset: str, samples: ArraySamples) -> None:
     """Write a dataset in memory as a raw shard set."""
-    with replace_dir(raw_dir) as new_dir:
-        raw, _, _ = write_samples(new_dir, dataset, samples)
-        save_manifest(raw.manifest, new_dir)
+    with resume_dir(raw_dir) as work_dir:
+        decoded = decode_arrays(work_dir, dataset, samples)
+        save_manifest(decoded.manifest, decoded.step.dir)
+        use_as_set(decoded.step)
+
+
+def decode_arrays(work_dir: Path, dataset: str, samples: ArraySamples) -> DecodedSet:
+    """Write the shards of a dataset in memory into a work folder."""
+    stored = samples.store(work_dir / "source")
+    tally = Tally(ignore, "Decoding", sum(stored.num_samples.values()))
+    return write_samples(open_decoded(work_dir, dataset, stored), dataset, stored, map_tasks, tally)
 
 
 def content_hash(images, labels) -> str:

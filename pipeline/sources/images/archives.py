@@ -1,139 +1,137 @@
 """Tar and zip archives of image files, read in place."""
 
-import io
 import stat
 import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from posixpath import dirname, join, normpath
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
+from typing import BinaryIO, Literal
 
 from pipeline.errors import UnreadableImageError
+from pipeline.sources.images.archive_files import TarFiles, ZipFiles, zip_place
 from pipeline.sources.images.decode import decoder_errors
 from pipeline.sources.images.layout import METADATA_NAMES, split_of
 from pipeline.sources.images.listing import Listing, find_name_problem, ignored_reason
 from shardset.errors import InputError, named_os_errors
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
 MAX_LINKS = 40  # followed from one name, as in Linux
 MAX_LINK_BYTES = 4096
 READ_BYTES = 1 << 20
 MSDOS = 0  # the system that zip files made on Windows name
-UTF8_FLAG, ENCRYPTED_FLAG = 0x800, 1
+UTF8_FLAG = 0x800
 
 
-@dataclass(frozen=True)
-class _Member:
-    """An entry of an archive: `target` is where a link leads, `place` where the content of a file is."""
+@dataclass(frozen=True, slots=True)
+class _Special:
+    """An entry of an archive that is no file with a content of its own: `target` is where a link leads."""
 
-    kind: Literal["file", "folder", "link", "sparse", "other"]
+    kind: Literal["folder", "link", "sparse", "other"]
     target: str = ""
-    place: Any = None
+
+
+class _Archive:
+    """The members of an archive by name, in little memory: of files there is the number of their place."""
+
+    def __init__(self, place_values: int) -> None:
+        self._place_values = place_values
+        self._places = array("q")
+        self.members: dict[str, int | _Special] = {}
+        self._root = ""
+
+    def add(self, name: str, member: tuple[int, ...] | _Special) -> None:
+        # Of several members with one name the last counts, as when unpacking.
+        if isinstance(member, tuple):
+            self.members[name] = len(self._places) // self._place_values
+            self._places.extend(member)
+        else:
+            self.members[name] = member
+
+    def index(self) -> Listing:
+        """List the members. The one folder that archives of a folder often begin with is left out of all names."""
+        listing = Listing()
+        self._root = _list_members(self.members, listing)
+        return listing
+
+    def place(self, name: str) -> tuple[int, ...]:
+        number = _resolve(self._root + name, self.members)
+        if not isinstance(number, int):
+            raise KeyError(name)
+        return tuple(self._places[number * self._place_values : (number + 1) * self._place_values])
 
 
 class Tar:
     """An uncompressed tar archive. Raises InputError if it is damaged or incomplete."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.files = TarFiles(path.absolute())
+        archive = _Archive(place_values=2)
         try:
             with (
                 decoder_errors(),
                 named_os_errors(path),
                 path.open("rb") as file,
-                tarfile.open(fileobj=file, mode="r:") as archive,
+                tarfile.open(fileobj=file, mode="r:") as tar,
             ):
-                # Of several members with one name the last counts, as when unpacking.
-                members = {normpath(member.name): _tar_member(member) for member in archive}
-                _check_end(file, archive.offset)
+                while member := tar.next():
+                    archive.add(normpath(member.name), _tar_member(member))
+                    tar.members.clear()  # type: ignore[attr-defined]  # or they take more than a kilobyte each
+                _check_end(file, tar.offset)
         except UnreadableImageError as error:
             raise InputError(f"source {path}: not a readable .tar: {error}") from None
-        self.listing, self._places = _index_archive(members)
+        self.listing, self._archive = archive.index(), archive
+
+    def place(self, name: str) -> tuple[int, ...]:
+        return self._archive.place(name)
 
     def open(self, name: str) -> BinaryIO:
-        return io.BufferedReader(_Section(self._path, *self._places[name]))
+        return self.files.open(name, self.place(name))
 
 
 class Zip:
     """A zip archive. Raises InputError if it is damaged or incomplete."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.files = ZipFiles(path.absolute())
+        archive = _Archive(place_values=6)
         try:
-            with decoder_errors(), named_os_errors(path):
-                self._archive = zipfile.ZipFile(path)
-                names = {normpath(_zip_name(info)): info for info in self._archive.infolist()}
-                members = {name: self._member(name, info) for name, info in names.items()}
+            with decoder_errors(), named_os_errors(path), zipfile.ZipFile(path) as file:
+                for info in file.infolist():
+                    name = normpath(_zip_name(info))
+                    archive.add(name, _zip_member(file, name, info))
         except UnreadableImageError as error:
             raise InputError(f"source {path}: not a readable .zip: {error}") from None
-        self.listing, self._places = _index_archive(members)
+        self.listing, self._archive = archive.index(), archive
+
+    def place(self, name: str) -> tuple[int, ...]:
+        return self._archive.place(name)
 
     def open(self, name: str) -> BinaryIO:
-        info: zipfile.ZipInfo = self._places[name]
-        if info.flag_bits & ENCRYPTED_FLAG:
-            raise UnreadableImageError("encrypted")
-        with decoder_errors(), named_os_errors(self._path):
-            return cast("BinaryIO", self._archive.open(info))
-
-    def _member(self, name: str, info: zipfile.ZipInfo) -> _Member:
-        if _zip_name(info).endswith("/"):
-            return _Member("folder")
-        if stat.S_ISLNK(info.external_attr >> 16) and info.file_size <= MAX_LINK_BYTES:
-            target = self._archive.read(info).decode(errors="replace")
-            return _Member("link", join(dirname(name), target))
-        return _Member("file", place=info)
+        return self.files.open(name, self.place(name))
 
 
-class _Section(io.RawIOBase):
-    """A part of a file, as a file of its own."""
-
-    def __init__(self, path: Path, start: int, size: int) -> None:
-        with named_os_errors(path):
-            self._file = path.open("rb", buffering=0)
-        self._path, self._start, self._size = path, start, size
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer") -> int:
-        part = memoryview(buffer)[: max(0, self._size - self._position)]
-        with named_os_errors(self._path):
-            self._file.seek(self._start + self._position)
-            num_bytes = self._file.readinto(part) or 0
-        self._position += num_bytes
-        return num_bytes
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        position = (0, self._position, self._size)[whence] + offset
-        if position < 0:
-            raise ValueError("negative seek value")
-        self._position = position
-        return position
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-def _tar_member(member: tarfile.TarInfo) -> _Member:
+def _tar_member(member: tarfile.TarInfo) -> tuple[int, ...] | _Special:
     if member.isdir():
-        return _Member("folder")
+        return _Special("folder")
     if member.issym():
-        return _Member("link", join(dirname(normpath(member.name)), member.linkname))
+        return _Special("link", join(dirname(normpath(member.name)), member.linkname))
     if member.islnk():
-        return _Member("link", member.linkname)
+        return _Special("link", member.linkname)
     if member.issparse():
-        return _Member("sparse")
-    return _Member("file", place=(member.offset_data, member.size)) if member.isreg() else _Member("other")
+        return _Special("sparse")
+    return (member.offset_data, member.size) if member.isreg() else _Special("other")
+
+
+def _zip_member(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> tuple[int, ...] | _Special:
+    if _zip_name(info).endswith("/"):
+        return _Special("folder")
+    if stat.S_ISLNK(info.external_attr >> 16) and info.file_size <= MAX_LINK_BYTES:
+        target = archive.read(info).decode(errors="replace")
+        return _Special("link", join(dirname(name), target))
+    return zip_place(info)
 
 
 def _check_end(file: BinaryIO, offset: int) -> None:
@@ -156,13 +154,12 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
     return name.replace("\\", "/") if info.create_system == MSDOS else name
 
 
-def _index_archive(members: Mapping[str, _Member]) -> tuple[Listing, dict[str, Any]]:
-    """List an archive's members, and find where the content of each file is.
+def _list_members(members: Mapping[str, int | _Special], listing: Listing) -> str:
+    """Fill the listing of an archive, and return the one folder that holds everything, with a slash, if there is one.
 
-    The one folder that archives of a folder often begin with is left out of all names.
+    That folder is left out of all names.
     """
-    listing = Listing()
-    places: dict[str, Any] = {}
+    files: list[str] = []
     folders: set[str] = set()
     for name, member in members.items():
         if name.startswith("/") or name.split("/")[0] == "..":
@@ -175,23 +172,24 @@ def _index_archive(members: Mapping[str, _Member]) -> tuple[Listing, dict[str, A
             listing.ignored[ignored[0]] = ignored[1]
         elif problem := find_name_problem(name):
             listing.problems.append(problem)
-        elif (at := _resolve(name, members)) and at.kind == "file":
-            places[name] = at.place
+        elif isinstance(_resolve(name, members), int):
+            files.append(name)
         elif problem := _find_member_problem(name, member):
             listing.problems.append(problem)
-        elif member.kind == "other":
+        elif member == _Special("other"):
             listing.ignored[name] = "not a regular file"
         elif name != ".":
             folders.add(name)
-    root = _root_of(folders, places)
+    root = _root_of(folders, files)
     listing.folders = sorted(name.removeprefix(root) for name in folders if name + "/" != root)
     listing.ignored = {name.removeprefix(root): reason for name, reason in listing.ignored.items()}
-    places = {name.removeprefix(root): place for name, place in places.items()}
-    listing.files = [*places]
-    return listing, places
+    listing.files = [name.removeprefix(root) for name in files] if root else files
+    return root
 
 
-def _find_member_problem(name: str, member: _Member) -> str | None:
+def _find_member_problem(name: str, member: int | _Special) -> str | None:
+    if isinstance(member, int):
+        return None
     if member.kind == "link":
         return (
             f"{name}: a link to a folder or out of the archive, or a broken one; replace links by what they lead to, "
@@ -200,17 +198,17 @@ def _find_member_problem(name: str, member: _Member) -> str | None:
     return f"{name}: stored as a sparse file; pack it again without --sparse" if member.kind == "sparse" else None
 
 
-def _resolve(name: str, members: Mapping[str, _Member]) -> _Member | None:
+def _resolve(name: str, members: Mapping[str, int | _Special]) -> int | _Special | None:
     """Follow links from a name to the member that they lead to."""
     for _ in range(MAX_LINKS):
         member = members.get(name)
-        if member is None or member.kind != "link":
+        if not isinstance(member, _Special) or member.kind != "link":
             return member
         name = normpath(member.target)
     return None
 
 
-def _root_of(folders: set[str], files: Mapping[str, Any]) -> str:
+def _root_of(folders: set[str], files: Sequence[str]) -> str:
     """Return the one folder that holds everything, with a slash, unless it is itself a split or a class."""
     tops = {name.split("/")[0] for name in (*folders, *files)}
     if len(tops) != 1 or split_of(root := tops.pop()) or root in files:

@@ -10,7 +10,8 @@ import numpy as np
 
 from pipeline.errors import NotAnImageError, UnreadableImageError
 from pipeline.runtime.tasks import Progress, imap_on_threads
-from pipeline.sources.images.containers import open_container
+from pipeline.sources.images.archives import Tar, Zip
+from pipeline.sources.images.containers import Folder, open_container
 from pipeline.sources.images.decode import Header, open_image, read_header, silence_decoders
 from pipeline.sources.images.layout import find_class_problems, plan_by_folders, plan_by_metadata
 from pipeline.sources.images.listing import Container, Listing
@@ -43,16 +44,20 @@ class Catalog:
     classes: tuple[str, ...]
     names: dict[Split, list[str]]
     labels: dict[Split, Labels]
-    open: Callable[[str], BinaryIO]
+    container: Container
     headers: dict[str, Header]
     unreadable: dict[str, str]
     ignored: dict[str, str]
     problems: list[str]
 
-    def sample_headers(self) -> dict[str, Header]:
-        """Return the headers of the images that belong to a split and can be read, by path."""
+    def open(self, name: str) -> BinaryIO:
+        """Open a file; see `Files.open`."""
+        return self.container.files.open(name, self.container.place(name))
+
+    def sample_headers(self) -> list[Header]:
+        """Return the headers of the images that belong to a split and can be read."""
         names = (name for of_split in self.names.values() for name in of_split)
-        return {name: self.headers[name] for name in names if name in self.headers}
+        return [self.headers[name] for name in names if name in self.headers]
 
     def check(self, source: Path) -> None:
         """Raise InputError, which lists the problems, if there are any."""
@@ -87,14 +92,14 @@ def _read_parquet(root: Path, files: list[str], listing: Listing, progress: Prog
     all_names = [name for of_split in table.names.values() for name in of_split]
     headers, unreadable, not_images = _read_headers(table.open, all_names, progress)
     splits = {
-        split: [(name, table.classes[label]) for name, label in zip(names, table.labels[split].tolist(), strict=True)]
-        for split, names in table.names.items()
+        split: [("", table.classes[label]) for label in np.unique(labels).tolist()]
+        for split, labels in table.labels.items()
     }
     return Catalog(
         classes=table.classes,
         names=table.names,
         labels=table.labels,
-        open=table.open,
+        container=table,
         headers=headers,
         unreadable=unreadable | not_images,
         ignored=listing.ignored | dict.fromkeys(others, "not a parquet file"),
@@ -102,14 +107,14 @@ def _read_parquet(root: Path, files: list[str], listing: Listing, progress: Prog
     )
 
 
-def _read_container(container: Container, progress: Progress) -> Catalog:
+def _read_container(container: Folder | Tar | Zip, progress: Progress) -> Catalog:
     listing = container.listing
     metadata = find_metadata(listing.files, listing.folders)
     files = [name for name in listing.files if name not in metadata]
     headers, unreadable, ignored = _read_headers(container.open, files, progress)
     images = [name for name in files if name not in ignored]
     if metadata:
-        rows = [row for name in metadata for row in read_metadata(name, container.open)]
+        rows = (row for name in metadata for row in read_metadata(name, container.open))
         layout = plan_by_metadata(images, rows)
     else:
         layout = plan_by_folders(images, listing.folders)
@@ -119,10 +124,10 @@ def _read_container(container: Container, progress: Progress) -> Catalog:
         classes=classes,
         names={split: [name for name, _ in of_split] for split, of_split in layout.splits.items()},
         labels={
-            split: np.array([index_of[label] for _, label in of_split], np.int64)
+            split: np.fromiter((index_of[label] for _, label in of_split), np.int64, len(of_split))
             for split, of_split in layout.splits.items()
         },
-        open=container.open,
+        container=container,
         headers=headers,
         unreadable={name: reason for name, reason in unreadable.items() if name not in layout.ignored},
         ignored=listing.ignored | ignored | layout.ignored,
@@ -142,6 +147,7 @@ def _read_headers(
     """Read the header of each file. Returns headers, and the reasons for unreadable images and for other files."""
     names = [*names]
     headers: dict[str, Header] = {}
+    kinds: dict[Header, Header] = {}  # one for all images that are alike
     unreadable: dict[str, str] = {}
     ignored: dict[str, str] = {}
 
@@ -156,7 +162,7 @@ def _read_headers(
     by_range = imap_on_threads(lambda part: [*map(read, names[slice(*part)])], ranges)
     for name, found in zip(names, chain.from_iterable(by_range), strict=True):
         if isinstance(found, Header):
-            headers[name] = found
+            headers[name] = kinds.setdefault(found, found)
         elif isinstance(found, NotAnImageError) and not name.lower().endswith(IMAGE_SUFFIXES):
             ignored[name] = "not an image"
         else:

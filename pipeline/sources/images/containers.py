@@ -4,11 +4,13 @@ import errno
 import os
 import tarfile
 import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.sources.images.archives import Tar, Zip
-from pipeline.sources.images.listing import Container, Listing, find_name_problem, ignored_reason
+from pipeline.sources.images.listing import Listing, find_name_problem, ignored_reason
 from shardset.errors import InputError, named_os_errors
 
 COMPRESSED = {  # by their first bytes
@@ -19,7 +21,7 @@ COMPRESSED = {  # by their first bytes
 }
 
 
-def open_container(path: Path) -> Container:
+def open_container(path: Path) -> "Folder | Tar | Zip":
     """Open a folder, a .tar or a .zip. Raises InputError for anything else."""
     try:
         with named_os_errors(path):
@@ -44,18 +46,31 @@ def open_container(path: Path) -> Container:
     raise InputError(f"source {path}: should be a folder, a .tar, a .zip, or .parquet files")
 
 
+@dataclass(frozen=True)
+class FolderFiles:
+    """Opens the files of a folder."""
+
+    path: Path
+
+    def open(self, name: str, _place: Sequence[int]) -> BinaryIO:
+        path = self.path / name
+        with named_os_errors(path):
+            return path.open("rb")
+
+
 class Folder:
     """A folder. Symbolic links are followed."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.files = FolderFiles(path.absolute())
         self.listing = Listing()
         self._list(path, "", ())
 
+    def place(self, _name: str) -> tuple[int, ...]:
+        return ()
+
     def open(self, name: str) -> BinaryIO:
-        path = self._path / name
-        with named_os_errors(path):
-            return path.open("rb")
+        return self.files.open(name, ())
 
     def _list(self, folder: Path, prefix: str, parents: tuple[tuple[int, int], ...]) -> None:
         with named_os_errors(folder):

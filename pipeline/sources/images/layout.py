@@ -99,20 +99,20 @@ def _take_classes(layout: Layout, by_class: Mapping[Split, Mapping[str, list[str
 def plan_by_metadata(images: Iterable[str], rows: Iterable[MetadataRow]) -> Layout:
     """Take classes, and splits if there are any, from the rows of metadata files, in their order."""
     layout = Layout()
-    unlisted = dict.fromkeys(images)
-    seen: set[str] = set()
+    unlisted = {name: name for name in images}  # "" where it was listed; else the text that others have already
+    labels: dict[str, str] = {}
     by_split: dict[Split, list[tuple[str, str]]] = defaultdict(list)
     for row in rows:
-        if row.path in seen:
-            layout.problems.append(f"{row.where}: lists {row.path} again")
-        elif row.path not in unlisted:
+        if name := unlisted.get(row.path):
+            label = labels.setdefault(row.label, row.label)
+            by_split[row.split or split_of(name.split("/")[0]) or "train"].append((name, label))
+        elif name is None:
             layout.problems.append(f"{row.where}: no image {row.path}")
         else:
-            del unlisted[row.path]
-            by_split[row.split or split_of(row.path.split("/")[0]) or "train"].append((row.path, row.label))
-        seen.add(row.path)
+            layout.problems.append(f"{row.where}: lists {row.path} again")
+        unlisted[row.path] = ""
     layout.splits = {split: by_split[split] for split in SPLITS if split in by_split}
-    layout.ignored = dict.fromkeys(unlisted, "not in the metadata")
+    layout.ignored = {name: "not in the metadata" for name in unlisted.values() if name}
     return layout
 
 

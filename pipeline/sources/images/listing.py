@@ -1,6 +1,8 @@
 """What folders and archives list, and which of their files are no part of a dataset."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 # Left by file managers, NAS devices and Python. Names are compared in lower case.
@@ -17,13 +19,27 @@ class Listing:
     problems: list[str] = field(default_factory=list)
 
 
+class Files(Protocol):
+    """Opens the files of a source at the absolute `path`. It is small, because each task on a cluster carries one."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def open(self, name: str, place: Sequence[int]) -> BinaryIO:
+        """Open a file. Reading it may raise any error if it is damaged inside its archive.
+
+        Several threads may open files at the same time.
+        """
+
+
 class Container(Protocol):
-    """A folder or an archive. Several threads may open files at the same time."""
+    """A folder, an archive or parquet files, whose files have been listed."""
 
-    listing: Listing
+    @property
+    def files(self) -> Files: ...
 
-    def open(self, name: str) -> BinaryIO:
-        """Open a file of the listing. Reading it may raise any error if it is damaged inside its archive."""
+    def place(self, name: str) -> tuple[int, ...]:
+        """Return what `files` needs to know of a file in order to open it."""
 
 
 def ignored_reason(name: str) -> str | None:

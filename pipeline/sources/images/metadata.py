@@ -32,7 +32,7 @@ def find_metadata(files: Iterable[str], folders: Iterable[str]) -> list[str]:
     return list(found.values())
 
 
-def read_metadata(name: str, open_file: Callable[[str], BinaryIO]) -> list[MetadataRow]:
+def read_metadata(name: str, open_file: Callable[[str], BinaryIO]) -> Iterator[MetadataRow]:
     """Read a metadata file: `file_name`, relative to the file, `label`, and optionally `split`.
 
     Other columns are ignored. Raises InputError, which names the line.
@@ -47,7 +47,7 @@ def read_metadata(name: str, open_file: Callable[[str], BinaryIO]) -> list[Metad
     except UnicodeDecodeError as error:
         raise InputError(f"{name}: should be UTF-8 text: {error.reason}") from None
     records = _read_csv(name, text) if name.endswith(".csv") else _read_jsonl(name, text)
-    return [_make_row(name, where, record) for where, record in records]
+    return (_make_row(name, where, record) for where, record in records)
 
 
 def _read_csv(name: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,6 +1,5 @@
 """Parquet files as Hugging Face's library `datasets` writes them: a column of encoded images, and one of labels."""
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from pipeline.errors import UnreadableImageError
 from pipeline.sources.images.parquet_layout import plan_splits
 from pipeline.sources.images.parquet_rows import ImageRows, open_file, parquet_errors
 from shardset.errors import InputError, named_os_errors
@@ -37,20 +35,14 @@ class ParquetImages:
     classes: tuple[str, ...]
     names: dict[Split, list[str]]
     labels: dict[Split, Labels]
-    rows: ImageRows
+    files: ImageRows
+
+    def place(self, _name: str) -> tuple[int, ...]:
+        return ()
 
     def open(self, name: str) -> BinaryIO:
-        """Open the encoded image of a row. Raises UnreadableImageError if the row has none.
-
-        Several threads may open images at the same time. In the order of `names`, each file is read once.
-        """
-        file, _, row = name.rpartition("#")
-        content = self.rows.read(file, int(row))
-        if content is None:
-            raise UnreadableImageError(
-                "the row holds no image, at most the path of one; write the file with images embedded"
-            )
-        return io.BytesIO(content)
+        """Open the encoded image of a row; see `ImageRows.open`."""
+        return self.files.open(name)
 
 
 def is_parquet(path: Path) -> bool:
@@ -84,7 +76,7 @@ def open_parquet(root: Path, files: Sequence[str]) -> ParquetImages:
                 f"{_describe(columns[first])}, got {_describe(columns[second])}"
             )
     of_all = next(iter(columns.values()))
-    return ParquetImages(of_all.classes, names, labels, ImageRows(root, of_all.image))
+    return ParquetImages(of_all.classes, names, labels, ImageRows(root.absolute(), of_all.image))
 
 
 def _read_labels(path: Path) -> tuple[Columns, Labels]:

@@ -1,14 +1,16 @@
 """Rows of parquet files, read nearly in order by several threads, in little memory."""
 
+import io
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+from pipeline.errors import UnreadableImageError
 from pipeline.runtime.tasks import max_in_flight
 from shardset.errors import InputError, named_os_errors
 from shardset.models import printable
@@ -32,8 +34,8 @@ class _Batch(NamedTuple):
 class ImageRows:
     """Reads the images in a column of several files, nearly in order, with one file open and few images in memory."""
 
-    def __init__(self, root: Path, column: str) -> None:
-        self._root, self._column = root, column
+    def __init__(self, path: Path, column: str) -> None:
+        self.path, self._column = path, column
         self._lock = Lock()
         self._num_kept = max_in_flight() + BATCH_ROWS
         self._kept: deque[_Batch] = deque()
@@ -44,11 +46,24 @@ class ImageRows:
         self._next_row = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ImageRows, (self._root, self._column)
+        return ImageRows, (self.path, self._column)
+
+    def open(self, name: str, _place: Sequence[int] = ()) -> BinaryIO:
+        """Open the encoded image of a row, "FILE#ROW". Raises UnreadableImageError if the row has none.
+
+        Several threads may open images at the same time. In the order of the rows, each file is read once.
+        """
+        file, _, row = name.rpartition("#")
+        content = self.read(file, int(row))
+        if content is None:
+            raise UnreadableImageError(
+                "the row holds no image, at most the path of one; write the file with images embedded"
+            )
+        return io.BytesIO(content)
 
     def read(self, name: str, row: int) -> bytes | None:
         """Return the content of a row, or None if it has none. Raises InputError for a damaged file."""
-        with self._lock, parquet_errors(self._root / name):
+        with self._lock, parquet_errors(self.path / name):
             while not (batch := self._find_kept(name, row)):
                 self._seek(name, row)
                 first, self._next_row = self._next_row, -1  # and -1 it stays if the batch can't be read
@@ -72,7 +87,7 @@ class ImageRows:
             if self._file:
                 self._file.close()
             self._name = ""
-            self._file = open_file(self._root / name)
+            self._file = open_file(self.path / name)
             self._name, self._starts, self._next_row = name, _group_starts(self._file), -1
         group = bisect_right(self._starts, row) - 1
         near = min(self._starts[group], row - self._num_kept)

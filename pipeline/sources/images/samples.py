@@ -2,18 +2,20 @@
 
 import hashlib
 import io
+import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from itertools import islice
 from math import prod
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from pipeline.errors import UnreadableImageError
-from pipeline.runtime.tasks import imap_on_threads
 from pipeline.sources.images.catalog import Catalog
 from pipeline.sources.images.decode import (
     Header,
@@ -24,13 +26,17 @@ from pipeline.sources.images.decode import (
     open_image,
     read_header,
 )
+from pipeline.sources.images.facts import ImageFacts, read_facts
+from pipeline.sources.images.listing import Files
+from pipeline.sources.images.probe import check_decoder
+from pipeline.sources.images.stored_catalog import StoredCatalog, StoredImage, StoredNames, store_catalog
+from pipeline.sources.stored import Imap, StoredSamples
 from shardset.errors import InputError, named_os_errors
 from shardset.manifest import Preparation, Split
-from shardset.reader import Array, Labels, split_range
+from shardset.reader import Array, Labels
 
 MAX_SIZES = 5  # listed in a message
 BLOCK_VALUES = 65_536  # larger images are not worth a copy into a block
-LARGE_PIXELS = 32_000_000  # Pillow needs 4 bytes a pixel, and as many for a conversion
 
 # For large images, so that several don't need gigabytes at the same time. A lock would not do, because the allocator
 # keeps freed memory for each thread.
@@ -38,75 +44,116 @@ _one_by_one = ThreadPoolExecutor(1)
 CHANNELS: dict[Mode, tuple[str, ...]] = {"L": ("grey",), "RGB": ("red", "green", "blue")}
 
 
-class ImageFacts(NamedTuple):
-    """What is known about the file of a sample; width and height as stored, in pixels; `mode` is Pillow's.
-
-    `problem` says why it can't be decoded, or is None. `has_more_frames`: it is the first frame or page of several.
-    """
-
-    sha256: str
-    width: int
-    height: int
-    orientation: int
-    mode: str
-    problem: str | None = None
-    has_more_frames: bool = False
-
-
 @dataclass(frozen=True)
-class ImageSamples:
-    """The samples of a source, read one by one. `read` decodes one, given its split and index.
-
-    Where `names` is None, the samples don't come from files of their own.
-    """
-
-    classes: tuple[str, ...]
-    channels: tuple[str, ...]
-    labels: dict[Split, Labels]
-    names: dict[Split, list[str]] | None
-    preparation: Preparation
-    read: Callable[[Split, int], tuple[Array, ImageFacts]]
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return len(self.channels), self.preparation.size, self.preparation.size
-
-    def blocks(self, split: Split, start: int, stop: int) -> Iterator[tuple[Array, list[ImageFacts]]]:
-        """Decode samples [start, stop) in blocks: pixels, (n, C, H, W) uint8, black where there is a problem; facts."""
-        decoded = imap_on_threads(lambda index: self.read(split, index), range(start, stop))
-        for first, last in split_range(start, stop, max(1, BLOCK_VALUES // prod(self.image_shape))):
-            block = [next(decoded) for _ in range(first, last)]
-            images = [pixels for pixels, _ in block]
-            yield np.stack(images) if len(images) > 1 else images[0][None], [facts for _, facts in block]
-
-
-@dataclass(frozen=True)
-class FileReader:
-    """Reads the images of a catalog from their files."""
+class ImageSource:
+    """The images of a catalog without problems. They become grey if all are, else red, green and blue."""
 
     catalog: Catalog
     mode: Mode
     preparation: Preparation
 
-    def __call__(self, split: Split, index: int) -> tuple[Array, ImageFacts]:
-        name = self.catalog.names[split][index]
-        if problem := self.catalog.unreadable.get(name):  # not read again, because the file may be huge
-            return unreadable_sample(ImageFacts("", 0, 0, 1, "", problem), self.mode, self.preparation)
-        header = self.catalog.headers[name]
-        if header.width * header.height > LARGE_PIXELS:
-            return _one_by_one.submit(self._read, name).result()
-        return self._read(name)
+    @property
+    def splits(self) -> Collection[Split]:
+        return self.catalog.names
 
-    def _read(self, name: str) -> tuple[Array, ImageFacts]:
+    def store(self, folder: Path) -> StoredSamples:
+        stored = store_catalog(self.catalog, folder)
+        num_samples = {split: len(names) for split, names in self.catalog.names.items()}
+        return StoredSamples(
+            classes=self.catalog.classes,
+            channels=CHANNELS[self.mode],
+            image_shape=image_shape(self.mode, self.preparation),
+            num_samples=num_samples,
+            reader=FileReader(self.catalog.container.files, stored, self.mode, self.preparation),
+            inputs=[self.catalog.classes, {split: stored.inputs(split) for split in num_samples}],
+            preparation=self.preparation,
+            names={split: StoredNames(stored, split, count) for split, count in num_samples.items()},
+        )
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """Reads and decodes the images of a catalog from their files."""
+
+    files: Files
+    catalog: StoredCatalog
+    mode: Mode
+    preparation: Preparation
+
+    def labels(self, split: Split, start: int, stop: int) -> Labels:
+        return self.catalog.labels(split, start, stop)
+
+    def blocks(self, split: Split, start: int, stop: int, imap: Imap) -> Iterator[tuple[Array, list[ImageFacts]]]:
+        """Decode samples [start, stop) in blocks: pixels, (n, C, H, W) uint8, black where there is a problem; facts."""
+        check_worker(self.files.path)
+        yield from in_blocks(imap(self._decode, self.catalog.images(split, start, stop)), self.mode, self.preparation)
+
+    def is_unchanged(self, split: Split, start: int, stop: int, facts: bytes) -> bool:
+        check_worker(self.files.path)
+        images = self.catalog.images(split, start, stop)
+        return all(self._is_same(*pair) for pair in zip(images, read_facts(facts), strict=True))
+
+    def _is_same(self, image: StoredImage, facts: ImageFacts) -> bool:
+        if image.problem:
+            return (facts.sha256, facts.problem) == ("", image.problem)
+        try:
+            return hashlib.sha256(self._read(image)).hexdigest() == facts.sha256
+        except UnreadableImageError as error:
+            return (facts.sha256, facts.problem) == ("", str(error))
+
+    def _decode(self, image: StoredImage) -> tuple[Array, ImageFacts]:
+        if image.problem:  # not read again, because the file may be huge
+            return unreadable_sample(ImageFacts("", 0, 0, 1, "", image.problem), self.mode, self.preparation)
+        if image.is_large:
+            return _one_by_one.submit(self._decode_file, image).result()
+        return self._decode_file(image)
+
+    def _decode_file(self, image: StoredImage) -> tuple[Array, ImageFacts]:
         sha256 = ""
         try:
-            with decoder_errors(), named_os_errors(name), self.catalog.open(name) as file:
-                content = file.read()
+            content = self._read(image)
             sha256 = hashlib.sha256(content).hexdigest()
-            with open_image(io.BytesIO(content)) as image:
-                return decode_sample(image, sha256, self.mode, self.preparation)
+            with open_image(io.BytesIO(content)) as opened:
+                return decode_sample(opened, sha256, self.mode, self.preparation)
         except UnreadableImageError as error:
             return unreadable_sample(ImageFacts(sha256, 0, 0, 1, "", str(error)), self.mode, self.preparation)
+
+    def _read(self, image: StoredImage) -> bytes:
+        with decoder_errors(), named_os_errors(image.name), self.files.open(image.name, image.place) as file:
+            return file.read()
+
+
+def check_worker(path: Path) -> None:
+    """Raise InputError if this machine, which may be a worker of a cluster, has no source at `path`.
+
+    Raises PipelineError if it decodes to other pixels than other machines.
+    """
+    if not path.exists():
+        raise InputError(
+            f"source {path}: not found on {socket.gethostname()}: all workers need the same files, under the same path"
+        )
+    _check_decoder()
+
+
+@cache
+def _check_decoder() -> None:
+    check_decoder()
+
+
+def in_blocks(
+    decoded: Iterable[tuple[Array, ImageFacts]], mode: Mode, preparation: Preparation
+) -> Iterator[tuple[Array, list[ImageFacts]]]:
+    """Collect decoded samples in blocks: pixels, (n, C, H, W) uint8, and facts."""
+    size = max(1, BLOCK_VALUES // prod(image_shape(mode, preparation)))
+    samples = iter(decoded)
+    while block := [*islice(samples, size)]:
+        images = [pixels for pixels, _ in block]
+        yield np.stack(images) if len(images) > 1 else images[0][None], [facts for _, facts in block]
+
+
+def image_shape(mode: Mode, preparation: Preparation) -> tuple[int, int, int]:
+    """Return the shape of stored images, (C, H, W)."""
+    return len(CHANNELS[mode]), preparation.size, preparation.size
 
 
 def decode_sample(image: Image.Image, sha256: str, mode: Mode, preparation: Preparation) -> tuple[Array, ImageFacts]:
@@ -122,32 +169,29 @@ def decode_sample(image: Image.Image, sha256: str, mode: Mode, preparation: Prep
 
 def unreadable_sample(facts: ImageFacts, mode: Mode, preparation: Preparation) -> tuple[Array, ImageFacts]:
     """Return black pixels in place of an image that can't be decoded, with its facts."""
-    return np.zeros((len(CHANNELS[mode]), preparation.size, preparation.size), np.uint8), facts
+    return np.zeros(image_shape(mode, preparation), np.uint8), facts
 
 
-def samples_of(catalog: Catalog, preparation: Preparation) -> ImageSamples:
-    """Return the samples of a catalog without problems. They are grey if all images are, else red, green and blue.
+def choose_mode(headers: Collection[Header], preparation: Preparation) -> Mode:
+    """Return grey if all images are, else red, green and blue.
 
     Raises InputError if images of another size would have to be resized and `resize` is null.
     """
-    headers = catalog.sample_headers()
     check_sizes(headers, preparation)
-    mode: Mode = "L" if headers and all(header.is_grey for header in headers.values()) else "RGB"
-    reader = FileReader(catalog, mode, preparation)
-    return ImageSamples(catalog.classes, CHANNELS[mode], catalog.labels, catalog.names, preparation, reader)
+    return "L" if headers and all(header.is_grey for header in headers) else "RGB"
 
 
-def check_sizes(headers: Mapping[str, Header], preparation: Preparation) -> None:
-    """Raise InputError if images are not resized and some, given by name, aren't squares of `size` pixels already."""
+def check_sizes(headers: Collection[Header], preparation: Preparation) -> None:
+    """Raise InputError if images are not resized and some aren't squares of `size` pixels already."""
     size = preparation.size
-    sizes = Counter(f"{header.width:,} x {header.height:,}" for header in headers.values())
-    num_others = len(headers) - sizes[f"{size:,} x {size:,}"]
+    sizes = Counter((header.width, header.height) for header in headers)
+    num_others = len(headers) - sizes[size, size]
     if preparation.resize is not None or not num_others:
         return
-    width, height = next(iter(headers.values()))[-2:]
+    width, height = next(iter(sizes))
     is_square = len(sizes) == 1 and width == height
     remedy = f"images.size to {width}" if is_square else f"images.resize, for example to {size}"
-    found = ", ".join(f"{size} ({count:,})" for size, count in sizes.most_common(MAX_SIZES))
+    found = ", ".join(f"{width:,} x {height:,} ({count:,})" for (width, height), count in sizes.most_common(MAX_SIZES))
     raise InputError(
         f"with images.resize null all images should be {size} x {size} pixels, as images.size says, but "
         f"{num_others:,} of {len(headers):,} are not: {found}{', ...' * (len(sizes) > MAX_SIZES)}: set {remedy} in "

@@ -1,17 +1,20 @@
 """What is written about image files: samples.csv and skipped.csv of the set, and lines for people."""
 
+import csv
+import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import chain, compress, count
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.runtime.files import render_csv
+from pipeline.runtime.files import hash_file
 from pipeline.sources.images.decode import is_grey
-from pipeline.sources.images.samples import ImageFacts
-from shardset.errors import InputError
-from shardset.manifest import Split
+from pipeline.sources.images.facts import ImageFacts
+from shardset.errors import InputError, named_os_errors
+from shardset.manifest import SetFile, Split
 from shardset.models import printable
 from shardset.reader import Labels
 from shardset.shards import SAMPLES_NAME
@@ -21,8 +24,9 @@ SKIPPED_NAME = "skipped.csv"
 SKIPPED_HEADER = ("source", "reason")
 MAX_NAME = 300  # characters
 
-Names = Mapping[Split, Sequence[str]]
-Facts = Mapping[Split, Sequence[ImageFacts]]
+# Of the samples of each split, in order. Each may be read from disk whenever it is iterated over.
+Names = Mapping[Split, Iterable[str]]
+Facts = Mapping[Split, Iterable[ImageFacts]]
 
 
 def find_unreadable(facts: Facts) -> dict[Split, list[int]]:
@@ -45,47 +49,68 @@ def list_unreadable(reasons: Collection[tuple[str, str]]) -> str:
     return "\n  ".join([f"{len(lines):,} {images} can't be read:", *lines])
 
 
-def render_tables(
+def write_tables(
+    set_dir: Path,
     names: Names | None,
     labels: Mapping[Split, Labels],
     facts: Facts,
     selection: Mapping[Split, tuple[Split, NDArray[np.int64]]],
-) -> dict[str, str]:
-    """Render samples.csv of each split and, if any samples were skipped, skipped.csv: texts by path in the set.
+) -> list[SetFile]:
+    """Write samples.csv of each split and, if any samples were skipped, skipped.csv, and return their entries.
 
-    `selection` has, for each split, the split and the indices that its samples come from.
+    `selection` has, for each split, the split and the indices, in order, that its samples come from.
     """
-    tables = {}
+    tables = []
     for split, (origin, indices) in selection.items():
         if names is None:
             break
-        rows = [
+        is_selected = np.zeros(len(labels[origin]), bool)
+        is_selected[indices] = True
+        samples = compress(zip(names[origin], labels[origin], facts[origin], strict=True), is_selected)
+        rows = (
             (number, name, fact.sha256, label, fact.width, fact.height, fact.orientation, fact.mode)
-            for number, (name, label, fact) in enumerate(
-                (names[origin][index], labels[origin][index], facts[origin][index]) for index in indices.tolist()
-            )
-        ]
-        tables[f"{split}/{SAMPLES_NAME}"] = render_csv([SAMPLES_HEADER, *rows])
+            for number, (name, label, fact) in enumerate(samples)
+        )
+        tables.append(_write_table(set_dir, f"{split}/{SAMPLES_NAME}", SAMPLES_HEADER, rows))
     if skipped := [*_skipped_rows(names, facts)]:
-        tables[SKIPPED_NAME] = render_csv([SKIPPED_HEADER, *skipped])
+        tables.append(_write_table(set_dir, SKIPPED_NAME, SKIPPED_HEADER, skipped))
     return tables
+
+
+def _write_table(set_dir: Path, name: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> SetFile:
+    """Write CSV with LF line endings, row by row."""
+    path = set_dir / name
+    with named_os_errors(path), path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        file.flush()
+        os.fsync(file.fileno())
+    return SetFile(path=name, bytes=path.stat().st_size, sha256=hash_file(path))
 
 
 def describe_changes(facts: Facts, *, is_turned: bool) -> Iterator[str]:
     """Say, one a line, how many images were skipped, and how many converted, turned or the first frame of several."""
-    if num_skipped := sum(map(len, find_unreadable(facts).values())):
+    num_skipped = 0
+    modes, changes = Counter[str](), Counter[str]()
+    for fact in chain.from_iterable(facts.values()):
+        if fact.problem:
+            num_skipped += 1
+            continue
+        modes[fact.mode] += 1
+        if is_turned and fact.orientation > 1:
+            changes[f"EXIF orientation {fact.orientation}"] += 1
+        if fact.has_more_frames:
+            changes["first of several frames or pages"] += 1
+    del modes["L" if all(map(is_grey, modes)) else "RGB"]
+    if num_skipped:
         yield f"Skipped: {num_skipped:,} unreadable, listed in {SKIPPED_NAME}"
-    of_all = [fact for fact in chain.from_iterable(facts.values()) if not fact.problem]
-    stored_mode = "L" if all(is_grey(fact.mode) for fact in of_all) else "RGB"
-    converted = [fact.mode for fact in of_all if fact.mode != stored_mode]
-    turned = [f"EXIF orientation {fact.orientation}" for fact in of_all if is_turned and fact.orientation > 1]
-    first = ["first of several frames or pages" for fact in of_all if fact.has_more_frames]
-    if changed := count_equal([*converted, *turned, *first]):
+    if changed := count_equal(modes + changes):
         yield f"Converted: {changed}"
 
 
-def count_equal(values: Iterable[str]) -> str:
-    """Count equal values in one line, the most frequent first: "12 PNG, 3 GIF"."""
+def count_equal(values: Iterable[str] | Mapping[str, int]) -> str:
+    """Count equal values in one line, the most frequent first: "12 PNG, 3 GIF". Counts may be given instead."""
     counts = Counter(values)
     return ", ".join(
         f"{counts[value]:,} {value}" for value in sorted(counts, key=lambda value: (-counts[value], value))
@@ -94,6 +119,7 @@ def count_equal(values: Iterable[str]) -> str:
 
 def _skipped_rows(names: Names | None, facts: Facts) -> Iterator[tuple[str, str]]:
     for split, of_split in facts.items():
-        for index, fact in enumerate(of_split):
+        of_samples = names[split] if names else (f"{split} sample {index}" for index in count())
+        for name, fact in zip(of_samples, of_split, strict=names is not None):
             if fact.problem:
-                yield names[split][index] if names else f"{split} sample {index}", fact.problem
+                yield name, fact.problem

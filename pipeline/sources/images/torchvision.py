@@ -4,11 +4,10 @@ Their images are opened, decoded and converted as your own images are, where the
 """
 
 import logging
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
-from os.path import relpath
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +16,15 @@ from PIL import Image
 
 from pipeline.errors import UnreadableImageError
 from pipeline.runtime.tasks import imap_on_threads
-from pipeline.sources.images.decode import Header, Mode, open_image, read_header
+from pipeline.sources.images.decode import Header, read_header
 from pipeline.sources.images.layout import find_class_problems
-from pipeline.sources.images.samples import (
-    CHANNELS,
-    ImageFacts,
-    ImageSamples,
-    check_sizes,
-    decode_sample,
-    unreadable_sample,
-)
-from pipeline.sources.images.torchvision_classes import (
-    ROOT_HINT,
-    download,
-    explained,
-    find_class,
-    no_new_folders,
-    open_splits,
-)
-from shardset.errors import InputError, named_os_errors
+from pipeline.sources.images.samples import CHANNELS, choose_mode, image_shape
+from pipeline.sources.images.torchvision_classes import ROOT_HINT, download, find_class
+from pipeline.sources.images.torchvision_reader import Opening, TorchvisionReader, opened_image, take_sample
+from pipeline.sources.stored import StoredSamples, save_rows
+from shardset.errors import InputError
 from shardset.manifest import Preparation, Split
-from shardset.reader import Array, Labels, split_range
+from shardset.reader import Labels, split_range
 
 LOGGER = logging.getLogger(__name__)
 
@@ -45,7 +32,7 @@ TORCHVISION = "torchvision:"
 SAMPLES_PER_TASK = 1_000
 
 
-def read_torchvision(name: str, root: Path, source: str | None, preparation: Preparation) -> ImageSamples:
+def read_torchvision(name: str, root: Path, source: str | None, preparation: Preparation) -> "TorchvisionSource":
     """Open a dataset of torchvision, whose samples are pairs of a PIL image and an int.
 
     Its files are found in the folder `source`, or downloaded by torchvision into `root`. Raises InputError, and
@@ -60,88 +47,74 @@ def read_torchvision(name: str, root: Path, source: str | None, preparation: Pre
         problem, way_out = f"source {source}: no usable {name}", f"The source should be {ROOT_HINT}."
         if not folder.is_dir():
             raise InputError(f"{problem}: no such folder. {way_out}")
-    with explained(InputError, problem, way_out), no_new_folders(folder), redirect_stdout(sys.stderr):
-        datasets = open_splits(factory, folder)
-        labels, headers = {}, {}
+    opening = Opening(name, folder.absolute(), problem, way_out, os.urandom(8).hex())
+    with opening.explained():
+        datasets = opening.datasets()
+        labels, headers = {}, []
         for split in [*datasets]:
             if split != "train" and len(datasets[split]) and datasets[split][0][1] is None:
                 LOGGER.info("Left out: %s, which has no labels", split)
                 del datasets[split]
             else:
-                labels[split], headers[split] = _survey(datasets[split], split)
+                labels[split], of_split = _survey(datasets[split], split)
+                headers += of_split
     classes = _check_classes(name, datasets, labels)
-    named = {
-        f"{split} sample {index}": header
-        for split, of_split in headers.items()
-        for index, header in enumerate(of_split)
-        if header
-    }
-    check_sizes(named, preparation)
-    _suggest_size([*named.values()], preparation)
-    mode: Mode = "L" if named and all(header.is_grey for header in named.values()) else "RGB"
-    reader = _Reader(folder, datasets, mode, preparation)
-    return ImageSamples(classes, CHANNELS[mode], labels, None, preparation, reader)
+    mode = choose_mode(headers, preparation)
+    _suggest_size(headers, preparation)
+    return TorchvisionSource(classes, labels, TorchvisionReader(opening, Path(), mode, preparation))
 
 
 @dataclass(frozen=True)
-class _Reader:
-    """Reads the samples of datasets that were opened from `folder`."""
+class TorchvisionSource:
+    """A dataset of torchvision: the class names, and labels, (N,) int64, of each split."""
 
-    folder: Path
-    datasets: Mapping[Split, Any]
-    mode: Mode
-    preparation: Preparation
+    classes: tuple[str, ...]
+    labels: Mapping[Split, Labels]
+    reader: TorchvisionReader
 
-    def __call__(self, split: Split, index: int) -> tuple[Array, ImageFacts]:
-        image, _ = _take_sample(self.datasets[split], split, index)
-        try:
-            with _opened(image) as opened:
-                pixels, facts = decode_sample(opened, "", self.mode, self.preparation)
-        except UnreadableImageError as error:
-            pixels, facts = unreadable_sample(ImageFacts("", 0, 0, 1, "", str(error)), self.mode, self.preparation)
-        if facts.problem and isinstance(image, Path):
-            facts = facts._replace(problem=f"{relpath(image, self.folder)}: {facts.problem}")
-        return pixels, facts
+    @property
+    def splits(self) -> Collection[Split]:
+        return self.labels
+
+    def store(self, folder: Path) -> StoredSamples:
+        folder.mkdir()
+        for split, of_split in self.labels.items():
+            save_rows(folder / f"{split}.labels.npy", of_split)
+        mode, preparation = self.reader.mode, self.reader.preparation
+        return StoredSamples(
+            classes=self.classes,
+            channels=CHANNELS[mode],
+            image_shape=image_shape(mode, preparation),
+            num_samples={split: len(of_split) for split, of_split in self.labels.items()},
+            reader=replace(self.reader, labels_dir=folder),
+            inputs=None,  # because nothing is kept, see is_unchanged
+            preparation=preparation,
+        )
 
 
-def _survey(dataset: Any, split: Split) -> tuple[Labels, list[Header | None]]:  # noqa: ANN401
-    """Read the label and the header of each sample; None if the image can't be read. Files are not decoded."""
+def _survey(dataset: Any, split: Split) -> tuple[Labels, list[Header]]:  # noqa: ANN401
+    """Read the label of each sample, and the headers of those that can be read. Files are not decoded."""
 
     def look(bounds: tuple[int, int]) -> list[tuple[int, Header | None]]:
-        return [_look_at(*_take_sample(dataset, split, index)) for index in range(*bounds)]
+        return [_look_at(*take_sample(dataset, split, index)) for index in range(*bounds)]
 
     blocks = imap_on_threads(look, split_range(0, len(dataset), SAMPLES_PER_TASK))
-    found = [sample for block in blocks for sample in block]
-    return np.array([label for label, _ in found], np.int64), [header for _, header in found]
+    labels = np.empty(len(dataset), np.int64)
+    headers: list[Header] = []
+    kinds: dict[Header, Header] = {}  # one for all images that are alike
+    for index, (label, header) in enumerate(chain.from_iterable(blocks)):
+        labels[index] = label
+        if header:
+            headers.append(kinds.setdefault(header, header))
+    return labels, headers
 
 
 def _look_at(image: Path | Image.Image, label: int) -> tuple[int, Header | None]:
     try:
-        with _opened(image) as opened:
+        with opened_image(image) as opened:
             return label, read_header(opened)
     except UnreadableImageError:
         return label, None
-
-
-def _take_sample(dataset: Any, split: Split, index: int) -> tuple[Path | Image.Image, int]:  # noqa: ANN401
-    where = f"{split} sample {index}"
-    with explained(InputError, f"{where} can't be read", "Repair or replace the files."):
-        sample = dataset[index]
-    match sample:
-        case (Path() | Image.Image() as image, int() | np.integer() as label):
-            return image, int(label)
-    kinds = ", ".join(type(part).__name__ for part in sample) if isinstance(sample, tuple) else type(sample).__name__
-    raise InputError(f"torchvision:{type(dataset).__name__}: {where}: should be an image and an int, got {kinds}")
-
-
-@contextmanager
-def _opened(image: Path | Image.Image) -> Iterator[Image.Image]:
-    if isinstance(image, Path):
-        with named_os_errors(image), image.open("rb") as file, open_image(file) as opened:
-            yield opened
-    else:
-        with image:
-            yield image
 
 
 def _check_classes(name: str, datasets: Mapping[Split, Any], labels: Mapping[Split, Labels]) -> tuple[str, ...]:
@@ -155,7 +128,7 @@ def _check_classes(name: str, datasets: Mapping[Split, Any], labels: Mapping[Spl
         if len(of_split) and (of_split.min() < 0 or of_split.max() >= len(classes)):
             problems.append(f"{split}: labels {of_split.min()} to {of_split.max()}, but {len(classes)} classes")
     if not problems:
-        names = {split: [("", classes[label]) for label in of_split.tolist()] for split, of_split in labels.items()}
+        names = {split: [("", classes[label]) for label in np.unique(of_split)] for split, of_split in labels.items()}
         problems = find_class_problems(names)
     if problems:
         raise InputError(f"torchvision:{name} can't be used: {'; '.join(problems)}")

@@ -1,4 +1,4 @@
-import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +15,11 @@ def make_catalog(counts, header=SMALL, **changes):
     """A catalog with images of one header: `counts` has the number of each class by split."""
     labels = {split: np.repeat(np.arange(len(of_split)), of_split) for split, of_split in counts.items()}
     names = {split: [f"{split}/{number}.jpg" for number in range(len(of_split))] for split, of_split in labels.items()}
-    facts = {
+    facts: dict[str, Any] = {
         "classes": tuple(f"class_{index:04}" for index in range(len(next(iter(counts.values()))))),
         "names": names,
         "labels": labels,
-        "open": lambda name: io.BytesIO(),
+        "container": None,
         "headers": {name: header for of_split in names.values() for name in of_split},
         "unreadable": {},
         "ignored": {},

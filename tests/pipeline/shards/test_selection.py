@@ -1,16 +1,17 @@
 import hashlib
+import pickle
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.shards.raw import write_samples
-from pipeline.shards.selection import apply_selection, check_fractions, check_selection, select_samples
+from pipeline.runtime.tasks import ignore, map_tasks
+from pipeline.shards.selection import check_fractions, check_selection, select_samples, selects_all, write_selection
 from pipeline.sources.source import ArraySamples
 from shardset.content import hash_content, hash_images
 from shardset.errors import InputError
-from tests.helpers.shard_sets import make_images, read_images
+from tests.helpers.shard_sets import decode_arrays, make_images, read_images
 from tests.helpers.workspace import hash_files
 
 FRACTIONS = st.sampled_from([None, 0.1, 0.25, 0.5])
@@ -87,19 +88,19 @@ def test_fraction_of_a_split_that_exists_is_refused():
 
 
 def stage(path, num_train=60, num_test=10):
-    path.mkdir()
     pixels = make_images(num_train + num_test, (3, 8, 8))
     images = {"train": pixels[:num_train], "test": pixels[num_train:]}
     labels = {split: np.arange(len(of_split)) % 3 for split, of_split in images.items()}
-    raw, digests, _ = write_samples(path, "made", ArraySamples(("a", "b", "c"), ("r", "g", "b"), images, labels))
-    return raw, digests, images, labels
+    decoded = decode_arrays(path, "made", ArraySamples(("a", "b", "c"), ("r", "g", "b"), images, labels))
+    return decoded.shards, decoded.digests(), images, labels
 
 
 def test_moved_samples_keep_pixels_labels_and_order(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.shards.raw.MAX_SAMPLES_PER_SHARD", 7)
-    raw, digests, images, labels = stage(tmp_path / "set")
+    raw, digests, images, labels = stage(tmp_path)
     selection = select_samples(digests, {"train": [3, 4], "test": [0]}, {"val": 0.3})
-    moved = apply_selection(raw, digests, selection)
+    assert not selects_all(raw, selection)
+    moved = write_selection(raw, digests, selection, map_tasks)
     assert tuple(moved.manifest.splits) == ("train", "val", "test")
     for split, (origin, indices) in selection.items():
         assert np.array_equal(read_images(moved, split), images[origin][indices])
@@ -109,15 +110,36 @@ def test_moved_samples_keep_pixels_labels_and_order(tmp_path, monkeypatch):
     content = hash_content((hash_images(read_images(moved, s)), moved.labels(s)) for s in moved.manifest.splits)
     assert moved.manifest.content_sha256 == content
     listed = {file.path for file in moved.manifest.shard_files()}
-    assert hash_files(tmp_path / "set").keys() == listed  # nothing of the first version is left
+    assert hash_files(tmp_path / "set").keys() == listed
+    before = {path: path.stat().st_mtime_ns for path in moved.dir.rglob("*.npy")}
+    assert write_selection(raw, digests, selection, map_tasks).manifest == moved.manifest
+    assert {path: path.stat().st_mtime_ns for path in moved.dir.rglob("*.npy")} == before  # nothing was written again
+    other = select_samples(digests, {"train": [3, 4], "test": [0]}, {"val": 0.1})
+    again = write_selection(raw, digests, other, map_tasks)
+    assert hash_files(tmp_path / "set").keys() == {file.path for file in again.manifest.shard_files()}
 
 
-def test_selection_of_everything_rewrites_nothing(tmp_path):
-    raw, digests, _, _ = stage(tmp_path / "set")
-    before = {path: path.stat().st_mtime_ns for path in raw.dir.rglob("*.npy")}
-    selection = select_samples(digests, {"train": [], "test": []}, {"test": None, "val": None})
-    assert apply_selection(raw, digests, selection) is raw
-    assert {path: path.stat().st_mtime_ns for path in raw.dir.rglob("*.npy")} == before
+def test_selection_of_everything_is_known(tmp_path):
+    raw, digests, _, _ = stage(tmp_path)
+    assert selects_all(raw, select_samples(digests, {"train": [], "test": []}, {"test": None, "val": None}))
+    assert not selects_all(raw, select_samples(digests, {"train": [7], "test": []}, {"test": None, "val": None}))
+
+
+def test_source_of_a_shard_is_small(tmp_path, monkeypatch):
+    """Of a small split each shard has samples of many others."""
+    monkeypatch.setattr("pipeline.shards.raw.MAX_SAMPLES_PER_SHARD", 20)
+    raw, digests, _, _ = stage(tmp_path, num_train=4000)
+    selection = select_samples(digests, {"train": [], "test": []}, {"val": 0.1})
+    sizes: list[int] = []
+
+    def record(function, items, done=ignore):
+        items = [*items]
+        sizes.extend(len(pickle.dumps((function, item))) for item in items)
+        return map_tasks(function, items, done)
+
+    write_selection(raw, digests, selection, record)
+    assert len(sizes) > 100
+    assert max(sizes) < 10_000
 
 
 @pytest.mark.parametrize(
@@ -128,6 +150,6 @@ def test_selection_of_everything_rewrites_nothing(tmp_path):
     ],
 )
 def test_split_without_samples_or_classes_is_refused(excluded, reason, tmp_path):
-    raw, digests, _, _ = stage(tmp_path / "set")
+    raw, digests, _, _ = stage(tmp_path)
     with pytest.raises(InputError, match=reason):
         check_selection(raw, select_samples(digests, excluded, {}))

@@ -19,7 +19,7 @@ def read(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return read_metadata(name, Folder(tmp_path).open)
+        return [*read_metadata(name, Folder(tmp_path).open)]
 
     return write_and_read
 

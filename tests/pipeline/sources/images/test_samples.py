@@ -10,9 +10,11 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
+from pipeline.runtime.tasks import ignore, imap_on_threads
 from pipeline.sources.images.catalog import read_catalog
 from pipeline.sources.images.decode import Header
-from pipeline.sources.images.samples import LARGE_PIXELS, check_sizes, samples_of
+from pipeline.sources.images.samples import ImageSource, check_sizes, choose_mode
+from pipeline.sources.images.stored_catalog import LARGE_PIXELS
 from shardset.errors import InputError
 from shardset.manifest import Preparation
 from tests.helpers.image_files import make_image_folder, make_tar, make_zip, save_picture
@@ -24,20 +26,29 @@ def prepare(resize: int | None = 20, size=16, orientation="exif"):
     return Preparation(resize=resize, size=size, filter="bilinear", orientation=orientation, background="white")
 
 
-def open_samples(path, preparation=None):
-    catalog = read_catalog(path, lambda *_: None)
-    catalog.check(path)
-    return samples_of(catalog, preparation or prepare())
+@pytest.fixture
+def open_samples(tmp_path_factory):
+    """Open and store the images of a source."""
+
+    def run(path, preparation=None):
+        preparation = preparation or prepare()
+        catalog = read_catalog(path, ignore)
+        catalog.check(path)
+        source = ImageSource(catalog, choose_mode(catalog.sample_headers(), preparation), preparation)
+        return source.store(tmp_path_factory.mktemp("work") / "source")
+
+    return run
 
 
-def read_split(samples, split="train", start=0, stop=None):
+def read_split(samples, split="train", start=0, stop=None, imap=imap_on_threads):
     """Pixels, (N, C, H, W), and facts."""
-    blocks = [*samples.blocks(split, start, len(samples.labels[split]) if stop is None else stop)]
+    stop = samples.num_samples[split] if stop is None else stop
+    blocks = [*samples.reader.blocks(split, start, stop, imap)]
     return np.concatenate([pixels for pixels, _ in blocks]), [fact for _, facts in blocks for fact in facts]
 
 
 @pytest.mark.parametrize("pack", [None, make_tar, make_zip])
-def test_samples_equal_those_of_torchvision_in_its_order(pack, tmp_path):
+def test_samples_equal_those_of_torchvision_in_its_order(open_samples, pack, tmp_path):
     root = make_image_folder(tmp_path / "source", ("train", "test"), ("b", "a", "C"), each=4)
     samples = open_samples(pack(root, tmp_path / "archive") if pack else root, prepare(orientation="ignore"))
     transform = Compose([Resize(20), CenterCrop(16), PILToTensor()])
@@ -45,7 +56,7 @@ def test_samples_equal_those_of_torchvision_in_its_order(pack, tmp_path):
         folder = ImageFolder(str(root / split), transform)
         pixels, facts = read_split(samples, split)
         np.testing.assert_array_equal(pixels, np.stack([image.numpy() for image, _ in folder]))
-        assert samples.labels[split].tolist() == folder.targets
+        assert samples.reader.labels(split, 0, len(folder)).tolist() == folder.targets
         assert samples.classes == tuple(folder.classes)
         for (path, _), name, fact in zip(folder.samples, samples.names[split], facts, strict=True):
             assert path == str(root / name)
@@ -55,12 +66,14 @@ def test_samples_equal_those_of_torchvision_in_its_order(pack, tmp_path):
             assert (fact.orientation, fact.problem, fact.has_more_frames) == (1, None, False)
 
 
-def test_part_of_a_split_is_the_same(tmp_path):
+def test_part_of_a_split_is_the_same(open_samples, tmp_path):
     samples = open_samples(make_image_folder(tmp_path / "source", ("",), each=20))
     pixels, facts = read_split(samples)
-    part, part_facts = read_split(samples, start=7, stop=30)
-    np.testing.assert_array_equal(part, pixels[7:30])
-    assert part_facts == facts[7:30]
+    for start, stop, imap in ((7, 30, imap_on_threads), (0, 9, map), (39, 40, map)):
+        part, part_facts = read_split(samples, "train", start, stop, imap)
+        np.testing.assert_array_equal(part, pixels[start:stop])
+        assert part_facts == facts[start:stop]
+        assert samples.reader.labels("train", start, stop).tolist() == ([0] * 20 + [1] * 20)[start:stop]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +85,7 @@ def test_part_of_a_split_is_the_same(tmp_path):
         (("L", "RGB"), ("red", "green", "blue")),
     ],
 )
-def test_grey_stays_grey_only_if_all_images_are(modes, channels, tmp_path):
+def test_grey_stays_grey_only_if_all_images_are(open_samples, modes, channels, tmp_path):
     for number, mode in enumerate(modes):
         save_picture(tmp_path / f"class/{number}.png", 1, (20, 20), mode)
     samples = open_samples(tmp_path, prepare(None, 20))
@@ -84,7 +97,7 @@ def test_grey_stays_grey_only_if_all_images_are(modes, channels, tmp_path):
     assert ImageFolder(str(tmp_path), PILToTensor())[0][0].shape == (3, 20, 20)
 
 
-def test_unreadable_image_is_black_and_told(tmp_path):
+def test_unreadable_image_is_black_and_told(open_samples, tmp_path):
     path = save_picture(tmp_path / "cat/2.jpg", 1, (200, 200))
     path.write_bytes(path.read_bytes()[:-200])
     save_picture(tmp_path / "cat/1.jpg", 1)
@@ -100,7 +113,7 @@ def test_unreadable_image_is_black_and_told(tmp_path):
     assert (facts[1].width, facts[1].mode) == (200, "RGB")
 
 
-def test_unreadable_image_is_not_read_again(tmp_path):
+def test_unreadable_image_is_not_read_again(open_samples, tmp_path):
     save_picture(tmp_path / "cat/1.jpg", 1)
     (tmp_path / "cat/2.jpg").write_text("text")
     samples = open_samples(tmp_path)
@@ -113,7 +126,7 @@ def test_unreadable_image_is_not_read_again(tmp_path):
 
 
 @requires_proc
-def test_fault_of_the_disk_names_the_file(tmp_path):
+def test_fault_of_the_disk_names_the_file(open_samples, tmp_path):
     save_picture(tmp_path / "cat/1.jpg", 1)
     samples = open_samples(tmp_path)
     (tmp_path / "cat/1.jpg").unlink()
@@ -140,17 +153,17 @@ def header(width, height):
     ],
 )
 def test_other_sizes_are_told_with_counts_if_not_resized(sizes, remedy):
-    headers = {f"{number}.png": header(*size) for number, size in enumerate(sizes)}
+    headers = [header(*size) for size in sizes]
     message = "with images.resize null all images should be 16 x 16 pixels, as images.size says, but "
     with pytest.raises(InputError) as raised:
         check_sizes(headers, prepare(None))
     assert str(raised.value).startswith(message + remedy)
     check_sizes(headers, prepare())
-    check_sizes({"1.png": header(16, 16)}, prepare(None))
-    check_sizes({}, prepare(None))
+    check_sizes([header(16, 16)], prepare(None))
+    check_sizes([], prepare(None))
 
 
-def test_sizes_are_checked_before_decoding(tmp_path):
+def test_sizes_are_checked_before_decoding(open_samples, tmp_path):
     path = save_picture(tmp_path / "cat/1.jpg", 1, (200, 200))
     path.write_bytes(path.read_bytes()[:-200])  # can't be decoded
     with pytest.raises(InputError, match=r"1 of 1 are not: 200 x 200 \(1\): set images.size to 200 in params.yaml$"):
@@ -159,7 +172,7 @@ def test_sizes_are_checked_before_decoding(tmp_path):
 
 @requires_proc
 @pytest.mark.slow
-def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
+def test_large_images_are_decoded_one_at_a_time(open_samples, tmp_path, monkeypatch):
     """With several at once the memory would grow by 150 MB for each."""
     monkeypatch.setenv("PIPELINE_THREADS", "6")
     side = int(LARGE_PIXELS**0.5) + 1

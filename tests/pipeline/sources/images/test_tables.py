@@ -1,16 +1,17 @@
 import csv
+import hashlib
 import io
 
 import numpy as np
 import pytest
 
-from pipeline.sources.images.samples import ImageFacts
+from pipeline.sources.images.facts import ImageFacts
 from pipeline.sources.images.tables import (
     check_readable,
     count_equal,
     describe_changes,
     find_unreadable,
-    render_tables,
+    write_tables,
 )
 from shardset.errors import InputError
 
@@ -28,12 +29,12 @@ NAMES = {
     "test": ["test/b/4.png", "test/b/5.png"],
 }
 LABELS = {"train": np.array([0, 0, 1]), "test": np.array([1, 1])}
-SELECTION = {"train": ("train", np.array([2, 0])), "val": ("train", np.array([], int)), "test": ("test", np.array([0]))}
+SELECTION = {"train": ("train", np.array([0, 2])), "val": ("train", np.array([], int)), "test": ("test", np.array([0]))}
 
 
 def test_unreadable_samples_are_found():
     assert find_unreadable(FACTS) == {"train": [1], "test": [1]}
-    check_readable(NAMES, {"train": [fact()]})
+    check_readable({"train": ["train/a/1.jpg"]}, {"train": [fact()]})
 
 
 def test_unreadable_samples_are_listed_one_a_line():
@@ -50,24 +51,40 @@ def test_unreadable_samples_are_listed_one_a_line():
         check_readable(None, {"train": [fact("", "truncated")]})
 
 
-def test_tables_trace_samples_to_their_files():
-    tables = render_tables(NAMES, LABELS, FACTS, SELECTION)
+@pytest.fixture
+def tables_of(tmp_path):
+    """Write tables, and return them by path, as the manifest lists them."""
+
+    def write(*arguments):
+        for split in ("train", "val", "test"):
+            (tmp_path / split).mkdir(exist_ok=True)
+        files = write_tables(tmp_path, *arguments)
+        tables = {file.path: (tmp_path / file.path).read_bytes() for file in files}
+        for file in files:
+            assert (file.bytes, file.sha256) == (len(tables[file.path]), hashlib.sha256(tables[file.path]).hexdigest())
+        return {path: content.decode() for path, content in tables.items()}
+
+    return write
+
+
+def test_tables_trace_samples_to_their_files(tables_of):
+    tables = tables_of(NAMES, LABELS, FACTS, SELECTION)
     header = "index,source,sha256,label,width,height,orientation,mode\n"
     sha256 = "ab" * 32
     assert tables == {
-        "train/samples.csv": f'{header}0,"train/b/""3"", \u00e9.jpg",{sha256},1,4,3,6,L\n'
-        f"1,train/a/1.jpg,{sha256},0,4,3,1,RGB\n",
+        "train/samples.csv": f"{header}0,train/a/1.jpg,{sha256},0,4,3,1,RGB\n"
+        f'1,"train/b/""3"", \u00e9.jpg",{sha256},1,4,3,6,L\n',
         "val/samples.csv": header,
         "test/samples.csv": f"{header}0,test/b/4.png,{sha256},1,4,3,1,RGBA\n",
         "skipped.csv": 'source,reason\ntrain/a/2.jpg,truncated\ntest/b/5.png,"broken, \nodd"\n',
     }
     rows = [*csv.DictReader(io.StringIO(tables["train/samples.csv"]))]
-    assert [row["source"] for row in rows] == [NAMES["train"][2], NAMES["train"][0]]
+    assert [row["source"] for row in rows] == [NAMES["train"][0], NAMES["train"][2]]
 
 
-def test_samples_without_files_have_no_table():
-    assert render_tables(None, LABELS, {"train": [fact()] * 3}, SELECTION) == {}
-    skipped = render_tables(None, LABELS, FACTS, SELECTION)
+def test_samples_without_files_have_no_table(tables_of):
+    assert tables_of(None, LABELS, {"train": [fact()] * 3}, SELECTION) == {}
+    skipped = tables_of(None, LABELS, FACTS, SELECTION)
     assert skipped["skipped.csv"].startswith("source,reason\ntrain sample 1,truncated\n")
     assert list(skipped) == ["skipped.csv"]
 

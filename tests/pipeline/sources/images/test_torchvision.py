@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from pipeline.errors import PipelineError
+from pipeline.runtime.tasks import imap_on_threads
 from pipeline.sources.images.torchvision import read_torchvision
 from shardset.errors import InputError
 from shardset.manifest import Preparation
@@ -71,14 +72,19 @@ def read(name, source, preparation):
     """Read from a folder, which must stay as it is."""
     before = hash_files(source), sorted(source.rglob("*"))
     try:
-        return read_torchvision(name, source.parent / "archives" / name, str(source), preparation)
+        opened = read_torchvision(name, source.parent / "archives" / name, str(source), preparation)
+        return opened.store(source.parent / f"work-{os.urandom(8).hex()}")
     finally:
         assert (hash_files(source), sorted(source.rglob("*"))) == before
         assert not (source.parent / "archives").exists()
 
 
+def labels_of(samples, split):
+    return samples.reader.labels(split, 0, samples.num_samples[split])
+
+
 def read_all(samples, split):
-    blocks = [*samples.blocks(split, 0, len(samples.labels[split]))]
+    blocks = [*samples.reader.blocks(split, 0, samples.num_samples[split], imap_on_threads)]
     return np.concatenate([pixels for pixels, _ in blocks]), [fact for _, facts in blocks for fact in facts]
 
 
@@ -86,7 +92,7 @@ def assert_equal_to_torchvision(samples, name, source, size, resize):
     from torchvision import datasets
     from torchvision.transforms import functional
 
-    assert list(samples.labels) == list(SPLITS[name])
+    assert list(samples.num_samples) == list(SPLITS[name])
     assert samples.names is None
     for split, arguments in SPLITS[name].items():
         expected = getattr(datasets, name)(str(source), **arguments)
@@ -95,8 +101,8 @@ def assert_equal_to_torchvision(samples, name, source, size, resize):
             order.sort(key=lambda index: expected._image_files[index])
         pairs = [expected[index] for index in order]
         images = [image.copy() for image, _ in pairs]
-        assert samples.labels[split].tolist() == [label for _, label in pairs]
-        assert samples.labels[split].dtype == np.int64
+        assert labels_of(samples, split).tolist() == [label for _, label in pairs]
+        assert labels_of(samples, split).dtype == np.int64
         if resize:
             images = [functional.center_crop(functional.resize(image, resize), size) for image in images]
         pixels, facts = read_all(samples, split)
@@ -160,7 +166,7 @@ def test_class_names_are_those_of_torchvision(name, classes, source):
 
 def test_files_without_an_order_are_sorted(source):
     WRITERS["SUN397"](source)
-    labels = read("SUN397", source, prepare(8, 9)).labels["train"]
+    labels = labels_of(read("SUN397", source, prepare(8, 9)), "train")
     assert labels.tolist() == [0] * 10 + [1] * 10
 
 
@@ -204,7 +210,7 @@ def test_split_without_labels_is_left_out(source, caplog):
     write_clevr(source)
     with caplog.at_level("INFO"):
         samples = read("CLEVRClassification", source, prepare(8, 9))
-    assert {split: labels.tolist() for split, labels in samples.labels.items()} == {
+    assert {split: labels_of(samples, split).tolist() for split in samples.num_samples} == {
         "train": [0, 1, 2],
         "val": [0, 1, 2],
     }
