@@ -1,20 +1,20 @@
 """What the audit found, in figures: details.json, the headline figures, and the rows of images.csv."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from math import fsum
 
 import numpy as np
 
 from pipeline.audit.details import HISTOGRAM_LIMITS, Band, ClassFigures, Details, SplitDetails, Spread
-from pipeline.audit.lists import LeftOut, ListedPair, find_leaked, find_twins
+from pipeline.audit.lists import ROWS_PER_BLOCK, LeftOut, PairTable, find_leaked, find_twins
 from pipeline.audit.near_duplicates import MAX_DISTANCE, is_searched
 from pipeline.audit.oddities import find_oddities
-from pipeline.audit.pairs import Pair
-from pipeline.audit.survey import Floats, Survey, survey_statistics
+from pipeline.audit.pairs import Indices, Pairs, number_images
+from pipeline.audit.survey import Floats, Survey
 from pipeline.numerics.sums import PIXEL_MAX
 from pipeline.runtime.files import escape_formula
 from shardset.manifest import Split
+from shardset.reader import split_range
 from shardset.shards import ShardSet
 
 DISTANCES = (0.1, 0.2, 0.3, MAX_DISTANCE)
@@ -27,43 +27,42 @@ IMAGE_COLUMNS = ["split", "index", "label", "brightness", "contrast", "grey", "c
 def make_details(
     raw: ShardSet,
     surveys: Mapping[Split, Survey],
-    exact: Sequence[Pair],
-    pairs: Sequence[ListedPair],
+    exact: Pairs,
+    pairs: PairTable,
     left_out: LeftOut,
 ) -> Details:
     """Collect the figures of details.json; `exact` is what `find_exact_pairs` found."""
-    cluster_sizes = Counter(of_cluster for _, of_cluster in {image for of in pairs for image in _images_of(of)})
-    num_exact = Counter((pair.split, pair.other_split) for pair in exact)
+    cluster_sizes = _cluster_sizes(pairs)
     return Details(
         content_sha256=raw.manifest.content_sha256,
         searched=is_searched(raw.manifest.image_shape),
         max_distance=MAX_DISTANCE,
-        splits={split: _split_details(raw, split, survey, num_exact, pairs) for split, survey in surveys.items()},
-        bands=tuple(_bands(tuple(surveys), pairs)),
-        label_conflicts=sum(of.is_conflict for of in pairs),
+        splits={split: _split_details(raw, split, survey, exact, pairs) for split, survey in surveys.items()},
+        bands=tuple(_bands(pairs)),
+        label_conflicts=int(pairs.is_conflict.sum()),
         clusters=len(cluster_sizes),
-        largest_cluster=max(cluster_sizes.values(), default=0),
+        largest_cluster=int(cluster_sizes.max(initial=0)),
         ignored=left_out.pairs,
         ignored_conflicts=left_out.conflicts,
         oddities=find_oddities(surveys),
     )
 
 
-def headline_figures(details: Details, exact: Sequence[Pair], pairs: Sequence[ListedPair]) -> dict[str, object]:
+def headline_figures(details: Details, exact: Pairs, pairs: PairTable) -> dict[str, object]:
     """Collect the figures of audit.json: those that people compare between versions of a dataset."""
     by_split: dict[str, object] = {}
     for split, of in details.splits.items():
         leaked = {"leaked": of.leaked, "leaked_percent": round(100 * of.leaked / of.samples, 2)}
         by_split[split] = ({} if split == "train" else leaked) | {"twins": of.twins}
     return by_split | {
-        "exact_duplicates": len({(pair.split, pair.index) for pair in exact}),
+        "exact_duplicates": len(np.unique(number_images(exact)[0])),
         "near_duplicates": len(pairs),
         "label_conflicts": details.label_conflicts,
         "clusters": details.clusters,
     }
 
 
-def summarize(details: Details, pairs: Sequence[ListedPair]) -> str:
+def summarize(details: Details, pairs: PairTable) -> str:
     """Describe in one line what was found."""
     leaked = [f"{of.leaked:,} leaked {split} images" for split, of in details.splits.items() if split != "train"]
     twins = f"{details.splits['train'].twins:,} train twins"
@@ -71,65 +70,63 @@ def summarize(details: Details, pairs: Sequence[ListedPair]) -> str:
     return ", ".join([f"{len(pairs):,} pairs of near-duplicates", *leaked, twins, conflicts])
 
 
-def image_rows(
-    raw: ShardSet, surveys: Mapping[Split, Survey], pairs: Sequence[ListedPair]
-) -> Iterator[tuple[object, ...]]:
+def image_rows(raw: ShardSet, surveys: Mapping[Split, Survey], pairs: PairTable) -> Iterator[tuple[object, ...]]:
     """Make the rows of images.csv, the header first."""
     yield tuple(IMAGE_COLUMNS)
-    nearest: dict[tuple[Split, int], float] = {}
-    for of in sorted(pairs, key=lambda of: of.pair.distance):
-        for image, _ in _images_of(of):
-            nearest.setdefault(image, of.pair.distance)
     names = [escape_formula(name) for name in raw.manifest.classes]
     for split, survey in surveys.items():
+        nearest = _find_nearest(pairs, split, len(survey.labels))
         measures = survey.brightness, survey.contrast, survey.clipped_shares, survey.borders, survey.entropies
-        rounded = zip(*(np.round(values, DECIMALS).tolist() for values in measures), strict=True)
-        for index, (brightness, contrast, *others) in enumerate(rounded):
-            label, grey = names[survey.labels[index]], int(survey.grey[index])
-            yield split, index, label, brightness, contrast, grey, *others, nearest.get((split, index), "")
+        for start, stop in split_range(0, len(survey.labels), ROWS_PER_BLOCK):
+            facts = (column[start:stop] for column in (survey.labels, survey.grey, nearest))
+            figures = (np.round(values[start:stop], DECIMALS) for values in measures)
+            block = zip(*(column.tolist() for column in (*facts, *figures)), strict=True)
+            for index, (label, grey, distance, brightness, contrast, *others) in enumerate(block, start):
+                distance_or_none = "" if distance == np.inf else distance
+                yield split, index, names[label], brightness, contrast, int(grey), *others, distance_or_none
 
 
-def _images_of(of: ListedPair) -> list[tuple[tuple[Split, int], int]]:
-    """List both images of a pair, each with the number of its cluster."""
-    pair = of.pair
-    return [((pair.split, pair.index), of.cluster), ((pair.other_split, pair.other_index), of.cluster)]
+def _find_nearest(pairs: PairTable, split: Split, num_images: int) -> Floats:
+    """Find the distance of the nearest near-duplicate of each image of a split, infinity without one, (num_images,)."""
+    nearest = np.full(num_images, np.inf)
+    for prefix in ("", "other_"):
+        rows = pairs.rows[pairs.rows[f"{prefix}split"] == pairs.splits.index(split)]
+        np.minimum.at(nearest, rows[f"{prefix}index"], rows["distance"])
+    return nearest
 
 
-def _split_details(
-    raw: ShardSet,
-    split: Split,
-    survey: Survey,
-    num_exact: Mapping[tuple[Split, Split], int],
-    pairs: Sequence[ListedPair],
-) -> SplitDetails:
-    manifest = raw.manifest
-    splits = list(manifest.splits)
+def _cluster_sizes(pairs: PairTable) -> Indices:
+    """Count the images of each cluster, (clusters,)."""
+    _, first = np.unique(np.concatenate(number_images(pairs.rows)), return_index=True)
+    return np.bincount(np.tile(pairs.rows["cluster"], 2)[first])
+
+
+def _split_details(raw: ShardSet, split: Split, survey: Survey, exact: Pairs, pairs: PairTable) -> SplitDetails:
+    splits = list(raw.manifest.splits)
+    number = splits.index(split)
     leaked, twins = find_leaked(pairs, split), find_twins(pairs, split)
+    num_exact = np.bincount(exact["other_split"][exact["split"] == number], minlength=number + 1).tolist()
     return SplitDetails(
         samples=len(survey.labels),
-        statistics=survey_statistics(raw, split, survey),
+        statistics=survey.statistics,
         brightness=_spread(survey.brightness),
         contrast=_spread(survey.contrast),
-        pixel_counts=dict(zip(manifest.channels, map(tuple, survey.pixel_counts.tolist()), strict=True)),
+        pixel_counts=dict(zip(raw.manifest.channels, map(tuple, survey.pixel_counts.tolist()), strict=True)),
         histograms={name: _histogram(getattr(survey, name), limit) for name, limit in HISTOGRAM_LIMITS.items()},
-        classes=_class_figures(manifest.classes, survey, leaked, twins),
+        classes=_class_figures(raw.manifest.classes, survey, leaked, twins),
         leaked=len(leaked),
         twins=len(twins),
-        exact_duplicates=num_exact[split, split],
-        exact_in={other: num_exact[split, other] for other in splits[: splits.index(split)]},
+        exact_duplicates=num_exact[number],
+        exact_in=dict(zip(splits[:number], num_exact, strict=False)),
     )
 
 
-def _class_figures(
-    classes: Sequence[str], survey: Survey, leaked: set[int], twins: set[int]
-) -> dict[str, ClassFigures]:
-    num_classes = len(classes)
-    counts = np.bincount(survey.labels, minlength=num_classes).tolist()
-    sums = np.zeros((num_classes, survey.sums.shape[1]), np.int64)
-    np.add.at(sums, survey.labels, survey.sums)
-    num_leaked, num_twins = (
-        np.bincount(survey.labels[sorted(indices)], minlength=num_classes).tolist() for indices in (leaked, twins)
+def _class_figures(classes: Sequence[str], survey: Survey, leaked: Indices, twins: Indices) -> dict[str, ClassFigures]:
+    counts, num_leaked, num_twins = (
+        np.bincount(labels, minlength=len(classes)).tolist()
+        for labels in (survey.labels, survey.labels[leaked], survey.labels[twins])
     )
+    sums = survey.class_sums
     figures = {}
     for index, (name, count) in enumerate(zip(classes, counts, strict=True)):
         num_values = count * survey.values_per_image * PIXEL_MAX
@@ -143,19 +140,19 @@ def _class_figures(
     return figures
 
 
-def _bands(splits: Sequence[Split], pairs: Sequence[ListedPair]) -> Iterator[Band]:
-    for number, split in enumerate(splits):
-        for other_split in splits[: number + 1]:
-            kind = [of for of in pairs if (of.pair.split, of.pair.other_split) == (split, other_split)]
+def _bands(pairs: PairTable) -> Iterator[Band]:
+    for number, split in enumerate(pairs.splits):
+        for other_split in pairs.splits[: number + 1]:
+            kind = pairs.between(split, other_split)
             for distance in DISTANCES:
-                within = [of for of in kind if of.pair.distance <= distance]
+                within = kind.select(kind.rows["distance"] <= distance)
                 yield Band(
                     split=split,
                     other_split=other_split,
                     distance=distance,
                     pairs=len(within),
-                    images=len({of.pair.index for of in within}),
-                    label_conflicts=sum(of.is_conflict for of in within),
+                    images=len(np.unique(within.rows["index"])),
+                    label_conflicts=int(within.is_conflict.sum()),
                 )
 
 

@@ -1,10 +1,11 @@
 """The limits of params.yaml on what the audit may find."""
 
-from collections.abc import Iterable, Sequence
+import numpy as np
 
-from pipeline.audit.lists import ListedPair
-from pipeline.audit.pairs import Pair
+from pipeline.audit.lists import PairTable
+from pipeline.audit.pairs import Pairs, name_pair, number_images
 from pipeline.errors import PipelineError
+from shardset.manifest import Split
 
 NUM_LISTED = 20
 WAYS_OUT = (
@@ -13,19 +14,21 @@ WAYS_OUT = (
 )
 
 
-def check_limits(pairs: Sequence[ListedPair], exact: Iterable[Pair], limits: dict[str, int | None]) -> None:
+def check_limits(pairs: PairTable, exact: Pairs, limits: dict[str, int | None]) -> None:
     """Raise PipelineError, which lists what was found, if that is more than a limit allows.
 
     `limits` are those of params.yaml by key, None for no limit.
     """
-    closest = sorted(pairs, key=lambda of: of.pair.distance)
+    closest = pairs.select(np.argsort(pairs.rows["distance"], kind="stable"))
+    train = pairs.splits.index("train")
+    is_leak = (closest.rows["other_split"] == train) & (closest.rows["split"] != train)
     found = {
-        "max_leaked": _one_per_image(of.pair for of in closest if of.is_leak),
+        "max_leaked": _one_per_image(closest.rows[is_leak]),
         "max_exact_duplicates": _one_per_image(exact),
-        "max_label_conflicts": [of.pair for of in closest if of.is_conflict],
+        "max_label_conflicts": closest.rows[closest.is_conflict],
     }
     problems = [
-        _describe(key, limit, found[key])
+        _describe(key, limit, pairs.splits, found[key])
         for key, limit in limits.items()
         if limit is not None and len(found[key]) > limit
     ]
@@ -33,17 +36,17 @@ def check_limits(pairs: Sequence[ListedPair], exact: Iterable[Pair], limits: dic
         raise PipelineError("\n".join([*problems, WAYS_OUT]))
 
 
-def _one_per_image(pairs: Iterable[Pair]) -> list[Pair]:
-    first: dict[tuple[str, int], Pair] = {}
-    for pair in pairs:
-        first.setdefault((pair.split, pair.index), pair)
-    return list(first.values())
+def _one_per_image(pairs: Pairs) -> Pairs:
+    """Keep the first pair of each image that comes later in its pair."""
+    _, first = np.unique(number_images(pairs)[0], return_index=True)
+    return pairs[np.sort(first)]
 
 
-def _describe(key: str, limit: int, pairs: Sequence[Pair]) -> str:
+def _describe(key: str, limit: int, splits: tuple[Split, ...], pairs: Pairs) -> str:
+    named = [name_pair(splits, row) for row in pairs[:NUM_LISTED].tolist()]
     lines = [
         f"  {pair.split} {pair.index} and {pair.other_split} {pair.other_index}, distance {pair.distance}"
-        for pair in pairs[:NUM_LISTED]
+        for pair in named
     ]
     if len(pairs) > NUM_LISTED:
         lines.append(f"  and {len(pairs) - NUM_LISTED:,} more")

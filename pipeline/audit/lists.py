@@ -2,17 +2,21 @@
 
 import csv
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.audit.pairs import Pair, find_clusters
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.audit.pairs import PAIR, Indices, Pair, Pairs, find_clusters, name_pair
 from pipeline.runtime.files import escape_formula
 from shardset.content import Digests
 from shardset.errors import CorruptDataError, InputError
 from shardset.manifest import Split
+from shardset.reader import split_range
 from shardset.shards import ShardSet
 
 NEAR_DUPLICATES_NAME = "near_duplicates.csv"
@@ -21,6 +25,9 @@ COLUMNS = (
     *("label", "other_label", "cluster", "pair"),
 )
 ID_DIGITS = 16
+# A row of PAIR with more columns, as in `ListedPair`. Labels are class indices.
+LISTED = np.dtype([*PAIR.descr, ("label", "<i8"), ("other_label", "<i8"), ("cluster", "<i8"), ("id", f"S{ID_DIGITS}")])
+ROWS_PER_BLOCK = 8192  # that are Python's objects at a time
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,40 @@ class ListedPair:
 
 
 @dataclass(frozen=True)
+class PairTable:
+    """Listed pairs in the order of their splits and indices: `rows` of LISTED, 67 bytes each."""
+
+    splits: tuple[Split, ...]
+    classes: tuple[str, ...]
+    rows: NDArray[np.void]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[ListedPair]:
+        for start, stop in split_range(0, len(self), ROWS_PER_BLOCK):
+            for row in self.rows[start:stop].tolist():
+                label, other_label, cluster, of_pair = row[6:]
+                names = self.classes[label], self.classes[other_label]
+                yield ListedPair(name_pair(self.splits, row), *names, cluster, of_pair.decode())
+
+    @property
+    def is_conflict(self) -> NDArray[np.bool_]:
+        """Whether the labels of each pair differ, (N,)."""
+        differ: NDArray[np.bool_] = self.rows["label"] != self.rows["other_label"]
+        return differ
+
+    def between(self, split: Split, other_split: Split) -> "PairTable":
+        """Return the pairs of an image of `split` with one of `other_split`."""
+        numbers = self.splits.index(split), self.splits.index(other_split)
+        return self.select((self.rows["split"] == numbers[0]) & (self.rows["other_split"] == numbers[1]))
+
+    def select(self, chosen: NDArray[Any]) -> "PairTable":
+        """Return some of the pairs, by a mask or by their places."""
+        return PairTable(self.splits, self.classes, self.rows[chosen])
+
+
+@dataclass(frozen=True)
 class LeftOut:
     """How many pairs were left out because people judged them not to be duplicates, and how many with other labels."""
 
@@ -62,49 +103,50 @@ class LeftOut:
 
 
 def list_pairs(
-    raw: ShardSet, found: Iterable[Pair], digests: Mapping[Split, Digests], ignored: AbstractSet[str]
-) -> tuple[list[ListedPair], LeftOut]:
+    raw: ShardSet, found: Pairs, digests: Mapping[Split, Digests], ignored: AbstractSet[str]
+) -> tuple[PairTable, LeftOut]:
     """List pairs in the order of their splits and indices, each once at its least distance.
 
     Pairs whose id is in `ignored` are left out, and counted.
     """
-    closest: dict[tuple[Split, int, Split, int], Pair] = {}
-    for pair in sorted(found, key=lambda pair: pair.distance):
-        closest.setdefault((pair.split, pair.index, pair.other_split, pair.other_index), pair)
-    order = {split: number for number, split in enumerate(raw.manifest.splits)}
-    pairs = sorted(
-        closest.values(),
-        key=lambda pair: (order[pair.split], pair.index, order[pair.other_split], pair.other_index),
-    )
-    ids = {pair: _pair_id(pair, digests) for pair in pairs}
-    kept = [pair for pair in pairs if ids[pair] not in ignored]
-    clusters = dict(zip(kept, find_clusters(kept), strict=True))
-    listed = _with_labels(raw, ((pair, clusters.get(pair, -1), ids[pair]) for pair in pairs))
-    left_out = [of for of in listed if of.id in ignored]
-    return [of for of in listed if of.id not in ignored], LeftOut(
-        pairs=len(left_out), conflicts=sum(of.is_conflict for of in left_out)
-    )
+    splits = tuple(raw.manifest.splits)
+    pairs = _keep_closest(found)
+    rows = np.zeros(len(pairs), LISTED)
+    for name in PAIR.names or ():
+        rows[name] = pairs[name]
+    ids = (_pair_id(name_pair(splits, row), digests) for row in pairs)
+    rows["id"] = np.fromiter(ids, LISTED["id"], len(rows))
+    for number, split in enumerate(splits if len(rows) else ()):
+        labels = raw.labels(split)
+        for prefix in ("", "other_"):
+            of_split = rows[f"{prefix}split"] == number
+            rows[f"{prefix}label"][of_split] = labels[rows[f"{prefix}index"][of_split]]
+    is_ignored = np.fromiter((of_pair.decode() in ignored for of_pair in rows["id"]), np.bool_, len(rows))
+    table = PairTable(splits, raw.manifest.classes, rows)
+    left_out, kept = table.select(is_ignored), table.select(~is_ignored)
+    kept.rows["cluster"] = find_clusters(kept.rows)
+    return kept, LeftOut(pairs=len(left_out), conflicts=int(left_out.is_conflict.sum()))
 
 
-def lists_to_keep(raw: ShardSet, pairs: Sequence[ListedPair]) -> dict[str, list[tuple[object, ...]]]:
+def lists_to_keep(raw: ShardSet, pairs: PairTable) -> dict[str, Iterator[tuple[object, ...]]]:
     """Make the rows of the lists to act on, by file name, as `ShardDataset` takes them, the header first."""
-    lists: dict[str, list[tuple[object, ...]]] = {}
+    lists = {}
     for split, of_split in raw.manifest.splits.items():
         dropped = find_twins(pairs, split) if split == "train" else find_leaked(pairs, split)
         name = f"{split}_without_{'twins' if split == 'train' else 'leaks'}.csv"
-        kept = ((split, index) for index in range(of_split.samples) if index not in dropped)
-        lists[name] = [("split", "index"), *kept]
+        lists[name] = _rows_to_keep(split, of_split.samples, dropped)
     return lists
 
 
-def find_leaked(pairs: Iterable[ListedPair], split: Split) -> set[int]:
+def find_leaked(pairs: PairTable, split: Split) -> Indices:
     """Find the images of a split other than train that have a near-duplicate in train, by index."""
-    return {of.pair.index for of in pairs if of.is_leak and of.pair.split == split}
+    leaks = pairs.between(split, "train").rows if split != "train" else pairs.rows[:0]
+    return np.unique(leaks["index"])
 
 
-def find_twins(pairs: Iterable[ListedPair], split: Split) -> set[int]:
+def find_twins(pairs: PairTable, split: Split) -> Indices:
     """Find the images that have an earlier near-duplicate in the same split, by index."""
-    return {of.pair.index for of in pairs if of.is_twin and of.pair.split == split}
+    return np.unique(pairs.between(split, split).rows["index"])
 
 
 def pair_rows(pairs: Iterable[ListedPair]) -> Iterator[tuple[object, ...]]:
@@ -164,7 +206,7 @@ def _parse_pair(row: Mapping[str, Any]) -> Pair:
 
 
 def _with_labels(raw: ShardSet, numbered: Iterable[tuple[Pair, int, str]]) -> list[ListedPair]:
-    labels = {split: raw.labels(split).tolist() for split in raw.manifest.splits}
+    labels = {split: raw.labels(split) for split in raw.manifest.splits}
     classes = raw.manifest.classes
     return [
         ListedPair(
@@ -176,3 +218,21 @@ def _with_labels(raw: ShardSet, numbered: Iterable[tuple[Pair, int, str]]) -> li
         )
         for pair, cluster, of_pair in numbered
     ]
+
+
+def _keep_closest(pairs: Pairs) -> Pairs:
+    """Order pairs by their splits and indices, and keep the first of those at the least distance of each."""
+    names = ["split", "index", "other_split", "other_index"]
+    pairs = pairs[np.lexsort([pairs["distance"], *(pairs[name] for name in reversed(names))])]
+    is_first = np.ones(len(pairs), np.bool_)
+    is_first[1:] = pairs[names][1:] != pairs[names][:-1]
+    return pairs[is_first]
+
+
+def _rows_to_keep(split: Split, num_images: int, dropped: Indices) -> Iterator[tuple[object, ...]]:
+    yield "split", "index"
+    is_kept = np.ones(num_images, np.bool_)
+    is_kept[dropped] = False
+    for start, stop in split_range(0, num_images, ROWS_PER_BLOCK):
+        for index in np.flatnonzero(is_kept[start:stop]).tolist():
+            yield split, start + index

@@ -9,8 +9,9 @@ All values compared are integers whose sums stay below 2^24, so float32 holds ea
 added. The pairs are therefore the same on every machine, although matrix products find them.
 """
 
-from collections.abc import Iterator
-from threading import Lock
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,12 @@ from pipeline.audit.candidates import MAX_QUERIES, NUM_CANDIDATES, find_candidat
 from pipeline.audit.descriptors import GRID
 from pipeline.audit.edges import compute_distances, compute_edges, zoom_images
 from pipeline.audit.outlines import ZOOMS, compare_outlines, compare_zoomed_outlines, mirror_outlines
-from pipeline.audit.pairs import Pair
+from pipeline.audit.pairs import PAIR, Indices, Pairs, make_pairs
 from pipeline.audit.search_index import SearchIndex
-from pipeline.runtime.tasks import Progress, map_tasks
-from shardset.manifest import Split
+from pipeline.runtime.resume import Step
+from pipeline.runtime.tasks import MapTasks, ignore
+from shardset.manifest import SetFile, Split
+from shardset.models import Model
 from shardset.reader import Array, split_range
 
 # Conventions, chosen by looking at pairs of CIFAR-10, see docs/near-duplicates.md.
@@ -32,7 +35,29 @@ MIN_OUTLINES = 0.52
 MIN_ZOOMED_OUTLINES = 0.65
 BLOCK = 128
 
-Indices = NDArray[np.int64]
+
+@dataclass(frozen=True)
+class SearchTask:
+    """Images [start, stop) of a split, at most MAX_QUERIES, to look for among the earlier ones of a split."""
+
+    split: Split
+    other_split: Split
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.split}-{self.other_split}-{self.start:09d}"
+
+
+class FoundPairs(Model, frozen=True):
+    """What one task found, rows of PAIR."""
+
+    pairs: bytes
+
+    @property
+    def files(self) -> tuple[SetFile, ...]:
+        return ()
 
 
 def is_searched(image_shape: tuple[int, int, int]) -> bool:
@@ -40,64 +65,65 @@ def is_searched(image_shape: tuple[int, int, int]) -> bool:
     return min(image_shape[1:]) >= GRID
 
 
-def find_near_duplicates(index: SearchIndex, progress: Progress) -> list[Pair]:
-    """Find the pairs of an image and an earlier one within MAX_DISTANCE.
+def find_near_duplicates(
+    index: SearchIndex, step: Step, map_tasks: MapTasks, done: Callable[[int], None] = ignore
+) -> Pairs:
+    """Find the pairs of an image and an earlier one within MAX_DISTANCE, as far as `step` lacks them.
 
-    They are ordered by split, index, other split and other index, at most NUM_CANDIDATES for each image and other
-    split. Raises OSError, which names the file, if the index can't be read.
+    They come in no particular order, at most NUM_CANDIDATES for each image and other split. `done` is called with the
+    number of images of each task. Raises OSError, which names the file, if the index can't be read.
     """
     if not is_searched(index.image_shape):
-        return []
+        return np.empty(0, PAIR)
     splits = list(index.num_images)
     tasks = [
-        (split, other, start, stop)
+        SearchTask(split, other_split, start, stop)
         for number, split in enumerate(splits)
-        for other in splits[: number + 1]
+        for other_split in splits[: number + 1]
         for start, stop in split_range(0, index.num_images[split], MAX_QUERIES)
     ]
     # The longest tasks first, so that no thread is left with one at the end.
-    tasks.sort(key=lambda task: -(task[3] if task[0] == task[1] else index.num_images[task[1]]))
-    lock, done, total = Lock(), 0, sum(index.num_images.values())
+    tasks.sort(key=lambda task: -(task.stop if task.split == task.other_split else index.num_images[task.other_split]))
 
-    def find(task: tuple[Split, Split, int, int]) -> list[Pair]:
-        nonlocal done
-        pairs = list(_find_near(index, *task))
-        if task[0] == task[1]:
-            with lock:
-                done += task[3] - task[2]
-                progress("Comparing", done, total)
-        return pairs
+    def count(task: SearchTask) -> None:
+        if task.split == task.other_split:  # so that each image counts once
+            done(task.stop - task.start)
 
-    pairs = [pair for pairs in map_tasks(find, tasks) for pair in pairs]
-    return sorted(
-        pairs,
-        key=lambda pair: (splits.index(pair.split), pair.index, splits.index(pair.other_split), pair.other_index),
-    )
+    map_tasks(partial(find_pairs, index, step), tasks, count)
+    return np.concatenate([np.frombuffer(step.read(task.name, FoundPairs).pairs, PAIR) for task in tasks])
 
 
-def _find_near(index: SearchIndex, split: Split, other_split: Split, start: int, stop: int) -> Iterator[Pair]:
-    rows, indices = find_candidates(index, split, start, stop, other_split)
+def find_pairs(index: SearchIndex, step: Step, task: SearchTask) -> None:
+    """Find the near-duplicates of a task's images, and keep them as a record, unless that was done before."""
+    step.finish(task.name, FoundPairs, lambda: FoundPairs(pairs=_find_pairs(index, task).tobytes()))
+
+
+def _find_pairs(index: SearchIndex, task: SearchTask) -> Pairs:
+    rows, indices = find_candidates(index, task.split, task.start, task.stop, task.other_split)
     if not len(rows):
-        return
-    outlines, others = index.outlines.read(split, start, stop), index.outlines.take(other_split, indices)
+        return np.empty(0, PAIR)
+    outlines = index.outlines.read(task.split, task.start, task.stop)
+    others = index.outlines.take(task.other_split, indices)
     is_near, is_mirrored = _compare_outlines(outlines, rows, others)
     rows, indices, others, is_mirrored = rows[is_near], indices[is_near], others[is_near], is_mirrored[is_near]
     kept, zooms = _compare_zoomed(outlines[rows], others, is_mirrored)
+    distances = np.empty(len(kept))
     for first, last in split_range(0, len(kept), BLOCK):
         block = kept[first:last]
-        row, other, mirrored = rows[block], indices[block], is_mirrored[block]
-        images = index.images.take_each(split, start + row)
-        images = np.where(mirrored[:, None, None, None], images[..., ::-1], images)
-        distances = _compare_edges(images, index.images.take_each(other_split, other), zooms[block])
-        for pair in np.flatnonzero(distances <= MAX_DISTANCE).tolist():
-            yield Pair(
-                split=split,
-                index=start + int(row[pair]),
-                other_split=other_split,
-                other_index=int(other[pair]),
-                distance=round(float(distances[pair]), 4),
-                mirrored=bool(mirrored[pair]),
-            )
+        images = index.images.take_each(task.split, task.start + rows[block])
+        images = np.where(is_mirrored[block, None, None, None], images[..., ::-1], images)
+        others = index.images.take_each(task.other_split, indices[block])
+        distances[first:last] = _compare_edges(images, others, zooms[block])
+    found, splits = kept[distances <= MAX_DISTANCE], list(index.num_images)
+    return make_pairs(
+        split=splits.index(task.split),
+        index=task.start + rows[found],
+        other_split=splits.index(task.other_split),
+        other_index=indices[found],
+        # Python's `round` is exact, unlike that of numpy.
+        distance=[round(distance, 4) for distance in distances[distances <= MAX_DISTANCE].tolist()],
+        mirrored=is_mirrored[found],
+    )
 
 
 def _compare_outlines(outlines: Array, rows: Indices, others: Array) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from pipeline.audit.details import Oddity
-from pipeline.audit.survey import Survey
+from pipeline.audit.pairs import Indices
+from pipeline.audit.survey import Floats, Survey
 from shardset.manifest import Split
 
 NUM_LISTED = 16  # images of each kind
@@ -38,8 +39,8 @@ def _find_in_split(split: Split, survey: Survey) -> list[Oddity]:
     oddities = []
     for name, rule, meets, measure, sign in kinds:
         chosen = np.arange(len(measure)) if meets is None else np.flatnonzero(meets)
-        first = chosen[np.argsort(sign * measure[chosen], kind="stable")[:NUM_LISTED]]
-        if len(first):
+        if len(chosen):
+            first = chosen[_find_lowest(sign * measure[chosen])]
             oddities.append(
                 Oddity(
                     name=name,
@@ -51,3 +52,10 @@ def _find_in_split(split: Split, survey: Survey) -> list[Oddity]:
                 )
             )
     return oddities
+
+
+def _find_lowest(values: Floats) -> Indices:
+    """Return the places of the NUM_LISTED lowest values, in their order. Ties go to the lower place."""
+    last = min(NUM_LISTED, len(values)) - 1
+    lowest = np.flatnonzero(values <= np.partition(values, last)[last])  # takes less memory than to sort them all
+    return lowest[np.argsort(values[lowest], kind="stable")[: last + 1]]

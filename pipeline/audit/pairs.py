@@ -2,8 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from shardset.manifest import Split
+import numpy as np
+from numpy.typing import NDArray
+
+from shardset.manifest import SPLITS, Split
+
+# An image and an earlier near-duplicate, as in `Pair`. A split is its place among those of the set.
+PAIR = np.dtype(
+    [
+        ("split", "u1"),
+        ("index", "<i8"),
+        ("other_split", "u1"),
+        ("other_index", "<i8"),
+        ("distance", "<f8"),
+        ("mirrored", "?"),
+    ]
+)
+Pairs = NDArray[np.void]  # rows of PAIR, (N,)
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -22,18 +40,41 @@ class Pair:
     mirrored: bool
 
 
-def find_clusters(pairs: Sequence[Pair]) -> list[int]:
-    """Return the number of the cluster of each pair: connected components, numbered from 0 by first appearance."""
-    parents: dict[tuple[Split, int], tuple[Split, int]] = {}
+def make_pairs(**columns: object) -> Pairs:
+    """Make rows of PAIR from its columns, (N,) or a value for all rows."""
+    arrays = np.broadcast_arrays(*(np.asarray(columns[name]) for name in PAIR.names or ()))
+    pairs = np.empty(arrays[0].shape, PAIR)
+    for name, column in zip(PAIR.names or (), arrays, strict=True):
+        pairs[name] = column
+    return pairs
 
-    def find_root(image: tuple[Split, int]) -> tuple[Split, int]:
-        parents.setdefault(image, image)
+
+def name_pair(splits: Sequence[Split], row: Sequence[Any]) -> Pair:
+    """Turn the values of a row of PAIR into a Pair, with the names of its splits."""
+    return Pair(splits[row[0]], row[1], splits[row[2]], row[3], row[4], row[5])
+
+
+def number_images(pairs: Pairs) -> tuple[Indices, Indices]:
+    """Return a number for each image of each pair, (N,) for the later ones and (N,) for the earlier ones."""
+    return (
+        pairs["index"] * len(SPLITS) + pairs["split"],
+        pairs["other_index"] * len(SPLITS) + pairs["other_split"],
+    )
+
+
+def find_clusters(pairs: Pairs) -> Indices:
+    """Return the number of the cluster of each pair: connected components, numbered from 0 by first appearance."""
+    images, ends = np.unique(np.concatenate(number_images(pairs)), return_inverse=True)
+    parents = [*range(len(images))]
+
+    def find_root(image: int) -> int:
         while parents[image] != image:
             parents[image] = parents[parents[image]]
             image = parents[image]
         return image
 
-    for pair in pairs:
-        parents[find_root((pair.split, pair.index))] = find_root((pair.other_split, pair.other_index))
-    numbers: dict[tuple[Split, int], int] = {}
-    return [numbers.setdefault(find_root((pair.split, pair.index)), len(numbers)) for pair in pairs]
+    firsts = ends[: len(pairs)].tolist()
+    for first, second in zip(firsts, ends[len(pairs) :].tolist(), strict=True):
+        parents[find_root(first)] = find_root(second)
+    numbers: dict[int, int] = {}
+    return np.array([numbers.setdefault(find_root(first), len(numbers)) for first in firsts], np.int64)

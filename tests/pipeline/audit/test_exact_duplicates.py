@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from pipeline.audit.exact_duplicates import find_exact_pairs
 from shardset.content import hash_images
+from tests.helpers.audits import name_pairs
 from tests.helpers.shard_sets import make_images
 
 images = make_images(10)
@@ -12,7 +13,8 @@ indices = st.lists(st.integers(0, 9), min_size=1, max_size=12)
 
 
 def find(**splits):
-    pairs = find_exact_pairs({split: hash_images(images[of_split]) for split, of_split in splits.items()})
+    found = find_exact_pairs({split: hash_images(images[of_split]) for split, of_split in splits.items()})
+    pairs = name_pairs(found, tuple(splits))
     assert all((pair.distance, pair.mirrored) == (0, False) for pair in pairs)
     return [(pair.split, pair.index, pair.other_split, pair.other_index) for pair in pairs]
 

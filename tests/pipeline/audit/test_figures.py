@@ -5,16 +5,15 @@ import pytest
 from msgspec import to_builtins
 
 from pipeline.audit.details import load_details
-from pipeline.audit.exact_duplicates import find_exact_pairs
 from pipeline.audit.figures import NUM_BINS, headline_figures, image_rows, make_details, summarize
-from pipeline.audit.lists import LeftOut, list_pairs
+from pipeline.audit.lists import LeftOut
 from pipeline.audit.pairs import Pair
-from pipeline.audit.survey import survey_splits
 from pipeline.numerics.statistics import compute_statistics
 from pipeline.runtime.files import render_csv
+from pipeline.runtime.tasks import map_tasks
 from shardset.errors import CorruptDataError
 from shardset.models import render_json
-from tests.helpers.audits import NOTHING_LEFT_OUT
+from tests.helpers.audits import NOTHING_LEFT_OUT, list_with, survey_set
 from tests.helpers.shard_sets import make_images, read_images, write_raw_set
 
 
@@ -31,17 +30,14 @@ def audited(tmp_path_factory):
     images["train"][20] = images["train"][9]
     images["test"][4] = images["test"][7] = images["train"][9]
     raw = write_raw_set(tmp_path_factory.mktemp("figures") / "raw", num_classes=3, **images)
-    surveys = survey_splits(raw, lambda *_: None, lambda *_: None)
-    digests = {split: survey.digests for split, survey in surveys.items()}
-    exact = find_exact_pairs(digests)
+    surveys, digests = survey_set(raw)
     near = [
         Pair("test", 5, "train", 0, 0.25, mirrored=True),
         Pair("test", 5, "train", 10, 0.15, mirrored=False),
         Pair("val", 2, "train", 0, 0.05, mirrored=False),
         Pair("test", 5, "val", 2, 0.31, mirrored=False),
     ]
-    pairs, _ = list_pairs(raw, [*near, *exact], digests, set())
-    return raw, surveys, exact, pairs
+    return raw, surveys, *list_with(raw, digests, near)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +53,7 @@ def test_details_describe_each_split(audited, details):
     for split, of in details.splits.items():
         pixels, labels = read_images(raw, split), raw.labels(split)
         assert of.samples == len(pixels)
-        assert of.statistics == compute_statistics(raw, split)
+        assert of.statistics == compute_statistics(raw, split, map_tasks)
         assert of.pixel_counts["green"] == tuple(np.bincount(pixels[:, 1].ravel(), minlength=256).tolist())
         for name, spread in (("brightness", of.brightness), ("contrast", of.contrast)):
             values = getattr(surveys[split], name)
@@ -163,8 +159,8 @@ def test_details_are_read_back(details, tmp_path):
 
 def test_class_without_samples_in_a_split_has_no_color(tmp_path):
     raw = write_raw_set(tmp_path / "raw", make_images(5), make_images(2, seed=1), num_classes=4)
-    surveys = survey_splits(raw, lambda *_: None, lambda *_: None)
-    details = make_details(raw, surveys, [], [], NOTHING_LEFT_OUT)
+    surveys, digests = survey_set(raw)
+    details = make_details(raw, surveys, *list_with(raw, digests, []), NOTHING_LEFT_OUT)
     of_class = details.splits["test"].classes["class_3"]
     assert (of_class.samples, of_class.mean_color, of_class.brightness) == (0, None, None)
     assert (details.clusters, details.largest_cluster) == (0, 0)

@@ -1,23 +1,37 @@
+import numpy as np
 import pytest
 
 from pipeline.audit.limits import NUM_LISTED, check_limits
-from pipeline.audit.lists import ListedPair
+from pipeline.audit.lists import LISTED, PairTable
 from pipeline.audit.pairs import Pair
 from pipeline.errors import PipelineError
+from shardset.manifest import SPLITS
+from tests.helpers.audits import tabulate
+
+CLASSES = ("cat", "dog")
 
 
 def listed(split, index, other_split, other_index, distance=0.1, other_label="cat"):
-    return ListedPair(Pair(split, index, other_split, other_index, distance, mirrored=False), "cat", other_label, 0, "")
+    return Pair(split, index, other_split, other_index, distance, mirrored=False), other_label
 
 
-PAIRS = [
+def table_of(*pairs):
+    rows = np.zeros(len(pairs), LISTED)
+    made = tabulate(pair for pair, _ in pairs)
+    for name in made.dtype.names:
+        rows[name] = made[name]
+    rows["other_label"] = [CLASSES.index(other_label) for _, other_label in pairs]
+    return PairTable(SPLITS, CLASSES, rows)
+
+
+PAIRS = table_of(
     listed("train", 9, "train", 3),
     listed("test", 1, "train", 3, 0.3),
     listed("test", 1, "train", 4, 0.2, other_label="dog"),
     listed("val", 0, "train", 5),
     listed("test", 7, "val", 0),
-]
-EXACT = [listed("train", 9, "train", 3, 0.0).pair, listed("test", 8, "train", 9, 0.0).pair]
+)
+EXACT = tabulate([listed("train", 9, "train", 3, 0.0)[0], listed("test", 8, "train", 9, 0.0)[0]])
 
 
 def check(**limits):
@@ -53,6 +67,6 @@ def test_each_exceeded_limit_is_reported():
 
 
 def test_long_list_is_cut():
-    pairs = [listed("test", index, "train", 0) for index in range(NUM_LISTED + 5)]
+    pairs = table_of(*(listed("test", index, "train", 0) for index in range(NUM_LISTED + 5)))
     with pytest.raises(PipelineError, match="\n  and 5 more\n"):
-        check_limits(pairs, [], {"max_leaked": 0})
+        check_limits(pairs, tabulate([]), {"max_leaked": 0})

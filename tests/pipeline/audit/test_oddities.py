@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from pipeline.audit.oddities import NUM_LISTED, find_oddities
-from pipeline.audit.survey import survey_splits
+from tests.helpers.audits import survey
 from tests.helpers.shard_sets import make_images, write_raw_set
 
 
 def find(path, **images):
     raw = write_raw_set(path / "raw", **images)
-    oddities = find_oddities(survey_splits(raw, lambda *_: None, lambda *_: None))
+    oddities = find_oddities(survey(raw))
     return {(oddity.split, oddity.name): oddity for oddity in oddities}
 
 
