@@ -2,7 +2,12 @@ import csv
 import errno
 import json
 import os
+import pickle
 import shutil
+import signal
+import subprocess
+import sys
+import tracemalloc
 from collections import defaultdict
 from contextlib import suppress
 from itertools import count
@@ -12,12 +17,17 @@ import pytest
 from msgspec.structs import replace
 
 from pipeline.audit.details import load_details
+from pipeline.audit.near_duplicates import find_near_duplicates
+from pipeline.audit.search_index import open_index
+from pipeline.audit.shard_survey import survey_shards
 from pipeline.errors import PipelineError
+from pipeline.runtime.resume import open_step
+from pipeline.runtime.tasks import ignore, map_tasks
 from pipeline.shards.writer import save_manifest
 from pipeline.stages.audit import audit_images
 from pipeline.stages.remedies import REPAIR_HINT
 from shardset.dataset import ShardDataset
-from shardset.errors import CorruptDataError, InputError
+from shardset.errors import CorruptDataError, DamagedFileError, InputError
 from tests.helpers.shard_sets import audit, audit_params, make_images, read_images, write_raw_set
 from tests.helpers.workspace import hash_files
 
@@ -359,3 +369,172 @@ def test_missing_raw_set_leaves_nothing_behind(tmp_path):
     with pytest.raises(CorruptDataError, match="absent/manifest.json: missing"):
         audit(tmp_path / "absent", tmp_path / "audit")
     assert names_in(tmp_path) == set()
+
+
+@pytest.fixture(scope="module")
+def many_shards(planted, tmp_path_factory):
+    """The planted set in shards of 8 images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.shards.raw.MAX_SAMPLES_PER_SHARD", 8)
+        return write_raw_set(
+            tmp_path_factory.mktemp("shards") / "raw", *(read_images(planted, split) for split in ("train", "test"))
+        )
+
+
+needs_kill = pytest.mark.skipif(os.name != "posix", reason="kills a process")
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pipeline.audit import near_duplicates
+from pipeline.stages.audit import audit_images
+from tests.helpers.shard_sets import audit_params
+
+def kill(action, done, total):
+    if action == sys.argv[3] and 2 * done >= total:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+near_duplicates.MAX_QUERIES = 16
+audit_dir = Path(sys.argv[2])
+audit_images(Path(sys.argv[1]), audit_dir, audit_dir.with_suffix(".json"), audit_params(), kill)
+"""
+
+
+def kill_during(action, raw_dir, audit_dir):
+    """Run the stage in another process, which is killed when half of `action` is done."""
+    result = subprocess.run([sys.executable, "-c", KILLED, raw_dir, audit_dir, action], check=False)
+    assert result.returncode == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def killed_dir(many_shards, tmp_path_factory):
+    """A folder with what a run of the stage left that was killed when half of the images were compared."""
+    path = tmp_path_factory.mktemp("killed")
+    kill_during("Comparing", many_shards.dir, path / "audit")
+    return path
+
+
+@pytest.fixture
+def killed(killed_dir, tmp_path, monkeypatch):
+    """A copy of `killed_dir` in tmp_path, for a test to go on with."""
+    monkeypatch.setattr("pipeline.audit.near_duplicates.MAX_QUERIES", 16)
+    shutil.copytree(killed_dir / WORK_NAME, tmp_path / WORK_NAME)
+
+
+def record_times(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob(f"{WORK_NAME}/s*.records/*-*")}
+
+
+@needs_kill
+@pytest.mark.parametrize(("action", "num_finished"), [("Measuring", 5), ("Comparing", 10 + 3)])
+def test_killed_run_goes_on_where_it_was(action, num_finished, many_shards, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.audit.near_duplicates.MAX_QUERIES", 16)
+    audit(many_shards.dir, tmp_path / "audit")
+    expected = hash_files(tmp_path / "audit")
+    shutil.rmtree(tmp_path / "audit")
+    kill_during(action, many_shards.dir, tmp_path / "audit")
+    finished, at_end = record_times(tmp_path), {}
+    assert len(finished) >= num_finished
+
+    def look(action, done, total):
+        if (action, done) == ("Comparing", total):
+            at_end.update(record_times(tmp_path))
+
+    audit_images(many_shards.dir, tmp_path / "audit", tmp_path / "audit.json", audit_params(), look)
+    assert hash_files(tmp_path / "audit") == expected
+    assert finished.items() <= at_end.items()
+    assert len(at_end) > len(finished)
+    assert names_in(tmp_path) == {"audit", "audit.json"}
+
+
+@needs_kill
+@pytest.mark.parametrize("changed", ["images", "shards"])
+def test_leftovers_of_another_set_are_not_used(changed, many_shards, killed, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.shards.raw.MAX_SAMPLES_PER_SHARD", 8 if changed == "images" else 7)
+    images = [read_images(many_shards, split) for split in ("train", "test")]
+    if changed == "images":
+        images[0][50] = images[1][5]
+    raw = write_raw_set(tmp_path / "raw", *images)
+    audit(raw.dir, tmp_path / "expected")
+    audit(raw.dir, tmp_path / "audit")
+    assert hash_files(tmp_path / "audit") == hash_files(tmp_path / "expected")
+    rows = read_rows(tmp_path / "audit/near_duplicates.csv")
+    assert any(row["index"] == "5" and row["other_index"] == "50" for row in rows) == (changed == "images")
+
+
+@needs_kill
+def test_other_params_go_on_with_what_was_found(many_shards, killed, tmp_path):
+    audit(many_shards.dir, tmp_path / "all")
+    judged = str(tmp_path / "all/near_duplicates.csv")
+    audit(many_shards.dir, tmp_path / "expected", ignore=judged)
+    audit(without_images(many_shards, tmp_path), tmp_path / "audit", ignore=judged)
+    assert hash_files(tmp_path / "audit") == hash_files(tmp_path / "expected")
+
+
+@needs_kill
+def test_fresh_run_measures_all_again(many_shards, killed, tmp_path):
+    arguments = without_images(many_shards, tmp_path), tmp_path / "audit", tmp_path / "audit.json", audit_params()
+    with pytest.raises(DamagedFileError, match=r"images-.*\.npy: missing"):
+        audit_images(*arguments, fresh=True)
+
+
+def without_images(raw, path):
+    """Copy a raw set without the files of images, so that these can't be measured again."""
+    return shutil.copytree(raw.dir, path / "raw", ignore=shutil.ignore_patterns("images-*"))
+
+
+def test_tasks_are_small(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.shards.raw.MAX_SAMPLES_PER_SHARD", 5)
+    raw = write_raw_set(tmp_path / "raw", make_images(300, (1, 8, 8)))
+    sizes = []
+
+    def record(function, items, done=ignore):
+        items = list(items)
+        results = map_tasks(function, items, done)
+        sizes.extend(len(pickle.dumps((function, *task))) for task in zip(items, results, strict=True))
+        return results
+
+    survey, search = (open_step(tmp_path, name) for name in ("survey", "search"))
+    survey_shards(raw, survey, record)
+    assert len(sizes) == 60
+    find_near_duplicates(open_index(raw, survey.dir), search, record)
+    assert len(sizes) == 61
+    assert max(sizes) < 3000  # of which 480 say where the shards of a split end
+
+
+def test_too_little_space_is_an_error_before_anything_is_written(planted, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(
+        PipelineError, match=r"audit: 0\.0 GB will be written, but the disk has 0\.0 GB free\. Free space"
+    ):
+        audit(planted.dir, tmp_path / "audit")
+    assert names_in(tmp_path) == set()
+
+
+MAX_BYTES_PER_IMAGE = 120
+
+
+@pytest.mark.slow
+def test_memory_per_image_is_bounded(tmp_path, monkeypatch):
+    """Images of 4 x 4 pixels are not searched, which doesn't take memory for each image anyway."""
+    monkeypatch.setattr("pipeline.shards.raw.MAX_SAMPLES_PER_SHARD", 1000)
+    monkeypatch.setenv("PIPELINE_THREADS", "1")
+    sizes, peaks = (20_000, 60_000), []
+
+    def reset_peak(action, done, total):
+        if (action, done) == ("Measuring", total):
+            tracemalloc.reset_peak()
+
+    for size in sizes:
+        images = np.random.default_rng(size).integers(0, 256, (size, 1, 4, 4), np.uint8)
+        raw_dir = write_raw_set(tmp_path / "raw", images, num_classes=100).dir
+        del images
+        tracemalloc.start()
+        try:
+            audit_images(raw_dir, tmp_path / "audit", tmp_path / "audit.json", audit_params(), reset_peak)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    per_image = (peaks[1] - peaks[0]) / (sizes[1] - sizes[0])
+    print(f"{per_image:.0f} bytes an image")
+    assert per_image < MAX_BYTES_PER_IMAGE
