@@ -85,11 +85,11 @@ class Cluster:
 
 
 @contextmanager
-def separate_workers(path: Path, num_workers: int = 2) -> Iterator[Cluster]:
+def separate_workers(path: Path, num_workers: int = 2, hidden_dir: Path | None = None) -> Iterator[Cluster]:
     """Start single-threaded workers, each with a folder below `path` to work in and for its temporary files.
 
     They stand for machines with a shared file system: files are found by absolute paths only, and not through /tmp. A
-    worker that is lost stays so.
+    worker that is lost stays so. In place of `hidden_dir`, the last worker sees an empty folder.
     """
     distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
     with ExitStack() as stack:
@@ -102,20 +102,23 @@ def separate_workers(path: Path, num_workers: int = 2) -> Iterator[Cluster]:
         for number in range(num_workers):
             relays.append(Relay())
             stack.callback(relays[-1].close)
-            cluster.workers.append(stack.enter_context(_start_worker(path / f"worker-{number}", cluster)))
+            hidden = hidden_dir if number == num_workers - 1 else None
+            cluster.workers.append(stack.enter_context(_start_worker(path / f"worker-{number}", cluster, hidden)))
         with distributed.Client(cluster.address, set_as_default=False) as client:
             client.wait_for_workers(num_workers, timeout=60)
         yield cluster
 
 
 @contextmanager
-def _start_worker(folder: Path, cluster: Cluster) -> Iterator[subprocess.Popen[bytes]]:
+def _start_worker(folder: Path, cluster: Cluster, hidden_dir: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """Start a worker that is reached through the last relay of a cluster."""
     for name in ("local", "tmp"):
         (folder / name).mkdir(parents=True)
     relay = cluster.relays[-1]
     relay.target_port = _free_port()
+    hide = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', hidden_dir)
     command = (
+        *(hide if hidden_dir else ()),
         *(sys.executable, "-m", "distributed.cli.dask_worker", cluster.address, "--nthreads", "1", "--no-nanny"),
         *("--no-dashboard", "--local-directory", folder / "local", "--listen-address"),
         *(f"tcp://{HOST}:{relay.target_port}", "--contact-address", f"tcp://{HOST}:{relay.port}"),
