@@ -8,16 +8,14 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.errors import PipelineError
-from pipeline.runtime.tasks import ignore, installed_version
+from pipeline.runtime.tasks import MapTasks, ignore, installed_version, map_tasks
 from shardset.errors import InputError
 
-try:
-    from distributed import Client, KilledWorker, as_completed
-except ImportError:
-    raise InputError("scheduler: needs Dask: pip install --constraint constraints.txt -e '.[dask]'") from None
+if TYPE_CHECKING:
+    from distributed import Client
 
 FIRST_WORKER_TIMEOUT = 30  # seconds for a cluster to have its first worker
 TRIES = 4  # of a task that meets an error of PASSING_ERRORS
@@ -32,8 +30,29 @@ R = TypeVar("R")
 
 
 @contextmanager
-def connect(scheduler: str, shared_dir: Path) -> Iterator[Client]:
-    """Connect to a scheduler whose workers are fit for tasks, see `open_workers`. Raises InputError if they are not."""
+def open_workers(scheduler: str | None, shared_dir: Path) -> Iterator[MapTasks]:
+    """Yield what maps tasks: `map_tasks`, or the workers of a Dask scheduler at "tcp://host:port".
+
+    Workers see `shared_dir` and all other files under the same paths as this process, and have the same version of this
+    package. A task travels there and its result back, so both should be small. A task may run more than once, even at
+    the same time on two workers. One that fails for a reason that may pass, or with its worker, is tried again.
+
+    Raises InputError for an unusable scheduler, and PipelineError for lost workers.
+    """
+    if scheduler is None:
+        yield map_tasks
+        return
+    with _connect(scheduler, shared_dir) as client:
+        yield partial(_map_on_cluster, client)
+
+
+@contextmanager
+def _connect(scheduler: str, shared_dir: Path) -> Iterator["Client"]:
+    """Connect to a scheduler whose workers are fit for tasks, see `open_workers`."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InputError("scheduler: needs Dask: pip install --constraint constraints.txt -e '.[dask]'") from None
     try:
         client = Client(scheduler)
     except (OSError, TypeError, ValueError) as error:
@@ -48,10 +67,12 @@ def connect(scheduler: str, shared_dir: Path) -> Iterator[Client]:
         _check_workers(client, shared_dir)  # some may have joined since
 
 
-def map_on_cluster(
-    client: Client, function: Callable[[T], R], items: Iterable[T], done: Callable[[T], None] = ignore
+def _map_on_cluster(
+    client: "Client", function: Callable[[T], R], items: Iterable[T], done: Callable[[T], None] = ignore
 ) -> list[R]:
-    """Map on the workers of a client, as `MapTasks` describes. Raises PipelineError for lost workers."""
+    """Map on the workers of a client, as `MapTasks` describes."""
+    from distributed import KilledWorker, as_completed
+
     all_items, results = list(items), {}
     futures = client.map(partial(_run, function, 0), all_items, pure=False)
     # A future is known by its key here, since a task that is tried again has another one.
@@ -85,7 +106,7 @@ def _may_pass(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in PASSING_ERRORS
 
 
-def _check_workers(client: Client, shared_dir: Path) -> None:
+def _check_workers(client: "Client", shared_dir: Path) -> None:
     scheduler = client.scheduler.address
     probe = shared_dir.absolute() / f".{os.urandom(8).hex()}.tmp"
     probe.write_text(installed_version(), encoding="utf-8")

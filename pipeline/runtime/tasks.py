@@ -7,7 +7,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
@@ -91,25 +90,6 @@ def map_tasks(function: Callable[[T], R], items: Iterable[T], done: Callable[[T]
         finally:
             stop.set()
     return [results[index] for index in range(len(all_items))]
-
-
-@contextmanager
-def open_workers(scheduler: str | None, shared_dir: Path) -> Iterator[MapTasks]:
-    """Yield what maps tasks: `map_tasks`, or the workers of a Dask scheduler at "tcp://host:port".
-
-    Workers see `shared_dir` and all other files under the same paths as this process, and have the same version of this
-    package. A task travels there and its result back, so both should be small. A task may run more than once, even at
-    the same time on two workers. One that fails for a reason that may pass, or with its worker, is tried again.
-
-    Raises InputError for an unusable scheduler, and PipelineError for lost workers.
-    """
-    if scheduler is None:
-        yield map_tasks
-        return
-    from pipeline.runtime.cluster import connect, map_on_cluster
-
-    with connect(scheduler, shared_dir) as client:
-        yield partial(map_on_cluster, client)
 
 
 def imap_on_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

@@ -17,9 +17,10 @@ from pipeline.audit.near_duplicates import find_near_duplicates
 from pipeline.audit.search_index import open_index
 from pipeline.audit.shard_survey import read_digests, survey_shards
 from pipeline.audit.survey import Survey, read_survey
+from pipeline.runtime.cluster import open_workers
 from pipeline.runtime.files import check_free_space, write_csv, write_json, write_synced
 from pipeline.runtime.resume import SET_NAME, Step, open_step, resume_dir
-from pipeline.runtime.tasks import MapTasks, Progress, Tally, ignore, open_workers
+from pipeline.runtime.tasks import MapTasks, Progress, Tally, ignore
 from pipeline.stages.raw import open_raw
 from pipeline.stages.remedies import repair_hint
 from shardset.content import Digests

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from pipeline.runtime.cluster import open_workers
 from pipeline.runtime.files import check_free_space
 from pipeline.runtime.resume import SET_NAME, Step, resume_dir
-from pipeline.runtime.tasks import MapTasks, Progress, Tally, ignore, open_workers
+from pipeline.runtime.tasks import MapTasks, Progress, Tally, ignore
 from pipeline.shards.raw import DecodedSet, check_content, open_decoded, use_as_set, write_samples
 from pipeline.shards.selection import check_fractions, check_selection, select_samples, selects_all, write_selection
 from pipeline.shards.writer import save_manifest

@@ -7,9 +7,10 @@ from msgspec.structs import replace
 
 from pipeline.card.card import render_card
 from pipeline.numerics.schemes import choose_normalization
+from pipeline.runtime.cluster import open_workers
 from pipeline.runtime.files import check_free_space
 from pipeline.runtime.resume import SET_NAME, open_step, resume_dir
-from pipeline.runtime.tasks import Progress, Tally, ignore, open_workers
+from pipeline.runtime.tasks import Progress, Tally, ignore
 from pipeline.shards.normalized import files_verified_on_read, num_image_bytes, write_normalized_shards
 from pipeline.shards.writer import copy_set_file, save_manifest, write_set_file
 from pipeline.stages.raw import open_raw

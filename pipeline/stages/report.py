@@ -16,8 +16,9 @@ from pipeline.report.proof import (
     value_table,
 )
 from pipeline.report.tables import make_metrics, make_tables
+from pipeline.runtime.cluster import open_workers
 from pipeline.runtime.files import render_csv, write_json, write_text
-from pipeline.runtime.tasks import Progress, Tally, ignore, open_workers
+from pipeline.runtime.tasks import Progress, Tally, ignore
 from pipeline.stages.raw import open_raw
 from pipeline.stages.remedies import corrupt_data_hint, repair_hint
 from shardset.shards import ShardSet, open_shards

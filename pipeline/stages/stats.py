@@ -5,8 +5,9 @@ from pathlib import Path
 from msgspec import to_builtins
 
 from pipeline.numerics.statistics import compute_statistics
+from pipeline.runtime.cluster import open_workers
 from pipeline.runtime.files import write_json
-from pipeline.runtime.tasks import Progress, Tally, ignore, open_workers
+from pipeline.runtime.tasks import Progress, Tally, ignore
 from pipeline.stages.raw import open_raw
 from pipeline.stages.remedies import repair_hint
 from shardset.statistics import Statistics

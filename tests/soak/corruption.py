@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from pipeline.card.card import render_card
 from pipeline.params import NormalizeParams
-from pipeline.shards.writer import save_manifest, write_set_file, write_shards
+from pipeline.shards.writer import save_manifest, write_set_file
 from pipeline.sources import synthetic
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.report import write_report
@@ -24,6 +24,7 @@ from shardset.dataset import ShardDataset
 from shardset.errors import CorruptDataError, ShardSetError
 from shardset.manifest import SPLITS, Dtype, Split
 from shardset.shards import open_shards, verify_shards
+from tests.helpers.array_shards import write_arrays
 from tests.helpers.shard_sets import audit, write_raw_set
 from tests.soak import Experiment, WrongBytesError
 
@@ -223,15 +224,7 @@ def forge_a_set(random: Random, path: Path) -> None:
     images = {split: np.concatenate([*map(original.images, original.shards(split))])[order[split]] for split in SPLITS}
     labels = {split: original.labels(split)[order[split]] for split in SPLITS}
     forged_dir = path / "shards"
-    forged_dir.mkdir()
-    splits = write_shards(
-        forged_dir,
-        labels,
-        lambda split, start, stop: [images[split][start:stop]],
-        dtype=dtype,
-        image_shape=original.manifest.image_shape,
-        samples_per_shard=PARAMS.samples_per_shard,
-    )
+    splits = write_arrays(forged_dir, images, labels, PARAMS.samples_per_shard, dtype)
     manifest = replace(original.manifest, splits=splits)
     card = [write_set_file(forged_dir, name, text) for name, text in render_card(manifest).items()]
     save_manifest(replace(manifest, files=tuple(card)), forged_dir)

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.runtime import tasks
-from pipeline.runtime.tasks import open_workers
+from pipeline.runtime.cluster import open_workers
 from shardset.errors import CorruptDataError, InputError
 from tests.helpers.cluster import local_cluster
 from tests.helpers.workspace import REPOSITORY, assert_fails
@@ -62,7 +62,7 @@ def die_once(folder, item):
 
 def test_results_are_in_the_order_of_the_items(cluster, tmp_path):
     with open_workers(cluster, tmp_path) as map_tasks:
-        reported = []
+        reported: list[int] = []
         assert map_tasks(operator.neg, range(50), reported.append) == [-item for item in range(50)]
         assert sorted(reported) == [*range(50)]
         assert map_tasks(operator.neg, []) == []

@@ -41,7 +41,7 @@ def finish(step, name, made):
 
 
 def test_finished_task_is_not_run_again(step):
-    made = []
+    made: list[str] = []
     for _ in range(2):
         for name in ("a", "b"):
             finish(step, name, made)
@@ -51,7 +51,7 @@ def test_finished_task_is_not_run_again(step):
 
 @pytest.mark.parametrize("fault", ["changed", "truncated", "missing", "damaged record", "empty record", "no record"])
 def test_task_that_is_not_proven_is_run_again(fault, step):
-    made = []
+    made: list[str] = []
     finish(step, "abc", made)
     file, record = step.dir / "abc", step.records_dir / "abc"
     match fault:
@@ -116,7 +116,7 @@ def read(target_dir):
 
 
 def test_failed_run_goes_on_where_it_was(tmp_path):
-    made = []
+    made: list[str] = []
     with pytest.raises(ZeroDivisionError):
         run(tmp_path / "set", made, fail)
     assert [path.name for path in tmp_path.iterdir()] == [".set.work.tmp"]
@@ -136,7 +136,7 @@ def test_run_that_goes_on_says_so(tmp_path, caplog):
 
 
 def test_fresh_run_starts_over(tmp_path):
-    made = []
+    made: list[str] = []
     with pytest.raises(ZeroDivisionError):
         run(tmp_path / "set", made, fail)
     run(tmp_path / "set", made, fresh=True)
@@ -144,7 +144,7 @@ def test_fresh_run_starts_over(tmp_path):
 
 
 def test_run_after_a_complete_one_starts_over(tmp_path):
-    made = []
+    made: list[str] = []
     for _ in range(2):
         run(tmp_path / "set", made)
     assert made == ["a", "b", "a", "b"]
@@ -193,7 +193,7 @@ def test_killed_run_goes_on_where_it_was(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, __file__, tmp_path / "set"], cwd=REPOSITORY, check=False)
     assert done.returncode == -signal.SIGKILL
-    made = []
+    made: list[str] = []
     run(tmp_path / "set", made)
     assert made == ["b"]
     assert read(tmp_path / "set") == {"a": "a", "b": "b"}

@@ -60,13 +60,13 @@ def test_first_error_ends_the_tasks():
 
 
 def test_each_finished_item_is_reported_once():
-    reported = []
+    reported: list[int] = []
     map_tasks(lambda item: item + 1, range(100), reported.append)
     assert sorted(reported) == [*range(100)]
 
 
 def test_failed_item_is_not_reported():
-    reported = []
+    reported: list[int] = []
     with pytest.raises(ZeroDivisionError):
         map_tasks(lambda item: 1 // item, [0], reported.append)
     assert reported == []
