@@ -5,8 +5,6 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from pipeline.audit.figures import make_details
-from pipeline.audit.survey import survey_splits
 from pipeline.numerics.sums import sqrt_of_fraction
 from pipeline.report.proof import (
     ValueFigures,
@@ -22,7 +20,7 @@ from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.stats import write_stats
 from shardset.errors import CorruptDataError
 from shardset.shards import open_shards
-from tests.helpers.audits import NOTHING_LEFT_OUT
+from tests.helpers.audits import audit_with
 from tests.helpers.shard_sets import make_params, read_images, write_raw_set
 
 RGB = ("red", "green", "blue")
@@ -50,8 +48,7 @@ def normalize(raw, tmp_path):
 
 
 def details_of(raw):
-    surveys = survey_splits(raw, lambda *_: None, lambda *_: None)
-    return make_details(raw, surveys, [], [], NOTHING_LEFT_OUT)
+    return audit_with(raw)[0]
 
 
 def train_of(raw):

@@ -4,21 +4,18 @@ import io
 import numpy as np
 import pytest
 
-from pipeline.audit.figures import make_details
-from pipeline.audit.survey import survey_splits
 from pipeline.report.proof import ValueFigures, compute_figures
 from pipeline.report.tables import make_metrics, make_tables, percent
 from pipeline.runtime.files import render_csv
 from shardset.shards import open_shards
-from tests.helpers.audits import NOTHING_LEFT_OUT
+from tests.helpers.audits import audit_with
 from tests.helpers.shard_sets import make_images, write_raw_set
 
 UNIT_TABLE = np.tile(np.arange(256, dtype=np.float32) / np.float32(255), (3, 1))
 
 
 def details_of(raw):
-    surveys = survey_splits(raw, lambda split, start, images: None, lambda action, done, total: None)
-    return make_details(raw, surveys, [], [], NOTHING_LEFT_OUT).splits
+    return audit_with(raw)[0].splits
 
 
 @pytest.fixture(scope="module")
