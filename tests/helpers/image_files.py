@@ -1,5 +1,6 @@
 """Small image files in class folders, and archives of them."""
 
+import json
 import tarfile
 import zipfile
 from pathlib import Path
@@ -52,4 +53,23 @@ def make_zip(folder: Path, path: Path) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(folder.rglob("*")):
             archive.write(file, file.relative_to(folder))
+    return path
+
+
+def make_parquet(folder: Path, path: Path) -> Path:
+    """Pack a folder of splits and classes into a folder of parquet files, as Hugging Face's `datasets` does."""
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    classes = sorted({file.parent.name for file in folder.rglob("*.*")})
+    features = {"image": {"_type": "Image"}, "label": {"names": classes, "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema([("image", image), ("label", pa.int64())], metadata=metadata)
+    path.mkdir()
+    for split in folder.iterdir():
+        files = sorted(split.rglob("*.*"))
+        images = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+        table = pa.table({"image": images, "label": [classes.index(file.parent.name) for file in files]}, schema)
+        write_table(table, path / f"{split.name}-00000-of-00001.parquet", row_group_size=8)
     return path

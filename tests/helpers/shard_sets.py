@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.params import AuditParams, ImagesParams, NormalizeParams
 from pipeline.runtime.resume import resume_dir
-from pipeline.runtime.tasks import Tally, ignore, map_tasks
+from pipeline.runtime.tasks import Progress, Tally, ignore, map_tasks
 from pipeline.shards.raw import DecodedSet, open_decoded, use_as_set, write_samples
 from pipeline.shards.writer import save_manifest
 from pipeline.sources.source import ArraySamples
@@ -39,7 +39,17 @@ def make_params(**changes) -> NormalizeParams:
     return NormalizeParams(**defaults | custom | changes)
 
 
-def download(name: str, raw_dir: Path, archives_dir: Path, source: Path | str | None = None, **images) -> Manifest:
+def download(
+    name: str,
+    raw_dir: Path,
+    archives_dir: Path,
+    source: Path | str | None = None,
+    *,
+    progress: Progress = ignore,
+    scheduler: str | None = None,
+    fresh: bool = False,
+    **images,
+) -> Manifest:
     """Run the stage `download`; `images` are changes to the section of this name."""
     defaults = {
         "source": str(source),
@@ -52,7 +62,7 @@ def download(name: str, raw_dir: Path, archives_dir: Path, source: Path | str | 
     }
     params = ImagesParams(**defaults | images)
     source = None if source is None else str(source)
-    return download_dataset(name, params, raw_dir, archives_dir, source, lambda action, done, total: None)
+    return download_dataset(name, params, raw_dir, archives_dir, source, progress, scheduler, fresh=fresh)
 
 
 def make_manifest(splits, **changes) -> Manifest:
