@@ -12,7 +12,7 @@ from posixpath import dirname, join, normpath
 from typing import BinaryIO, Literal
 
 from pipeline.errors import UnreadableImageError
-from pipeline.sources.images.archive_files import TarFiles, ZipFiles, zip_place
+from pipeline.sources.images.archive_files import TarFiles, ZipFiles, list_zip, zip_place
 from pipeline.sources.images.decode import decoder_errors
 from pipeline.sources.images.layout import METADATA_NAMES, split_of
 from pipeline.sources.images.listing import Listing, find_name_problem, ignored_reason
@@ -98,10 +98,8 @@ class Zip:
         self.files = ZipFiles(path.absolute())
         archive = _Archive(place_values=6)
         try:
-            with decoder_errors(), named_os_errors(path), zipfile.ZipFile(path) as file:
-                for info in file.infolist():
-                    name = normpath(_zip_name(info))
-                    archive.add(name, _zip_member(file, name, info))
+            with decoder_errors(), named_os_errors(path):
+                list_zip(path, lambda info: archive.add(normpath(_zip_name(info)), _zip_member(self.files, info)))
         except UnreadableImageError as error:
             raise InputError(f"source {path}: not a readable .zip: {error}") from None
         self.listing, self._archive = archive.index(), archive
@@ -125,12 +123,12 @@ def _tar_member(member: tarfile.TarInfo) -> tuple[int, ...] | _Special:
     return (member.offset_data, member.size) if member.isreg() else _Special("other")
 
 
-def _zip_member(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> tuple[int, ...] | _Special:
+def _zip_member(files: ZipFiles, info: zipfile.ZipInfo) -> tuple[int, ...] | _Special:
     if _zip_name(info).endswith("/"):
         return _Special("folder")
     if stat.S_ISLNK(info.external_attr >> 16) and info.file_size <= MAX_LINK_BYTES:
-        target = archive.read(info).decode(errors="replace")
-        return _Special("link", join(dirname(name), target))
+        with files.open(info.filename, zip_place(info)) as file:
+            return _Special("link", join(dirname(normpath(_zip_name(info))), file.read().decode(errors="replace")))
     return zip_place(info)
 
 

@@ -1,9 +1,12 @@
 import hashlib
 import mmap
+import pickle
+import shutil
 import threading
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,7 +20,7 @@ from pipeline.sources.images.samples import ImageSource, check_sizes, choose_mod
 from pipeline.sources.images.stored_catalog import LARGE_PIXELS
 from shardset.errors import InputError
 from shardset.manifest import Preparation
-from tests.helpers.image_files import make_image_folder, make_tar, make_zip, save_picture
+from tests.helpers.image_files import make_image_folder, make_parquet, make_tar, make_zip, save_picture
 
 requires_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
 
@@ -134,6 +137,59 @@ def test_fault_of_the_disk_names_the_file(open_samples, tmp_path):
     with pytest.raises(OSError, match="Input/output error") as raised:
         read_split(samples)
     assert raised.value.filename == "cat/1.jpg"
+
+
+def test_reader_is_small_whatever_the_number_of_images(open_samples, tmp_path):
+    """Each task on a cluster carries one."""
+    (tmp_path / "few/a").mkdir(parents=True)
+    save_picture(tmp_path / "few/a/1.png", 1, (16, 16))
+    for number in range(300):
+        path = tmp_path / f"many/class with a long name {number}/1.png"
+        path.parent.mkdir(parents=True)
+        path.symlink_to(tmp_path / "few/a/1.png")
+    sizes = [len(pickle.dumps(open_samples(source).reader)) for source in (tmp_path / "few", tmp_path / "many")]
+    assert sizes[0] == sizes[1] - len("many") + len("few")
+    assert len(pickle.dumps(open_samples(make_zip(tmp_path / "many", tmp_path / "many.zip")).reader)) < 1500
+
+
+@pytest.mark.parametrize("pack", [None, make_tar, make_zip, make_parquet])
+def test_worker_without_the_source_is_told_the_path(pack, open_samples, tmp_path):
+    root = make_image_folder(tmp_path / "source", ("train",))
+    source = pack(root, tmp_path / "packed") if pack else root
+    samples = open_samples(source)
+    facts = msgspec.msgpack.encode(read_split(samples)[1])
+    source.rename(tmp_path / "elsewhere")
+    message = f"^source {source}: not found on .*: all workers need the same files, under the same path$"
+    with pytest.raises(InputError, match=message):
+        read_split(samples)
+    with pytest.raises(InputError, match=message):
+        samples.reader.is_unchanged("train", 0, 6, facts)
+
+
+@pytest.mark.parametrize("pack", [None, make_tar, make_zip, make_parquet])
+def test_facts_of_unchanged_files_are_proven(pack, open_samples, tmp_path):
+    root = make_image_folder(tmp_path / "source", ("train",))
+    damaged = root / "train/cat/1.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:-200])
+    (root / "train/dog/2.jpg").write_text("text")
+
+    def open_packed():
+        if (tmp_path / "packed").is_dir():
+            shutil.rmtree(tmp_path / "packed")
+        return open_samples(pack(root, tmp_path / "packed") if pack else root)
+
+    samples = open_packed()
+    facts = read_split(samples)[1]
+    assert [bool(fact.problem) for fact in facts] == [False, True, False, False, False, True]
+    of_all, of_some = msgspec.msgpack.encode(facts), msgspec.msgpack.encode(facts[1:4])
+    assert open_packed().reader.is_unchanged("train", 0, 6, of_all)
+    assert samples.reader.is_unchanged("train", 1, 4, of_some)
+    assert not samples.reader.is_unchanged("train", 0, 3, of_some)
+    for name in ("train/cat/1.jpg", "train/dog/2.jpg", "train/cat/0.jpg"):
+        before = (root / name).read_bytes()
+        save_picture(root / name, 50)
+        assert not open_packed().reader.is_unchanged("train", 0, 6, of_all)
+        (root / name).write_bytes(before)
 
 
 def header(width, height):
