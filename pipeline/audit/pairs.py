@@ -65,16 +65,14 @@ def number_images(pairs: Pairs) -> tuple[Indices, Indices]:
 def find_clusters(pairs: Pairs) -> Indices:
     """Return the number of the cluster of each pair: connected components, numbered from 0 by first appearance."""
     images, ends = np.unique(np.concatenate(number_images(pairs)), return_inverse=True)
-    parents = [*range(len(images))]
-
-    def find_root(image: int) -> int:
-        while parents[image] != image:
-            parents[image] = parents[parents[image]]
-            image = parents[image]
-        return image
-
-    firsts = ends[: len(pairs)].tolist()
-    for first, second in zip(firsts, ends[len(pairs) :].tolist(), strict=True):
-        parents[find_root(first)] = find_root(second)
-    numbers: dict[int, int] = {}
-    return np.array([numbers.setdefault(find_root(first), len(numbers)) for first in firsts], np.int64)
+    first, second = ends[: len(pairs)], ends[len(pairs) :]
+    # Each image points to an earlier one of its cluster or to itself. All pairs at once join what they connect, by
+    # letting the later root point to the earlier one, and then all images point to their roots again.
+    parents = np.arange(len(images))
+    while (parents[first] != parents[second]).any():
+        roots = parents[first], parents[second]
+        np.minimum.at(parents, np.maximum(*roots), np.minimum(*roots))
+        while (parents != parents[parents]).any():
+            parents = parents[parents]
+    _, appearances, clusters = np.unique(parents[first], return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(appearances))[clusters]

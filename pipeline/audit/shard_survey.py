@@ -26,11 +26,12 @@ from pipeline.runtime.tasks import MapTasks, ignore
 from shardset.content import Digests, hash_images
 from shardset.manifest import SetFile, Shard, Split
 from shardset.models import Model
-from shardset.reader import Array, ShardReader
+from shardset.reader import Array, ShardReader, split_range
 from shardset.shards import ShardSet
 
 REDUCED_SIDE = 32  # pixels of the images in which borders, entropy and near-duplicates are looked for
 REDUCED_PER_BATCH = 128  # of large images there are few in a block, and each call costs as much as several images
+MAX_PER_BATCH = 512  # of tiny images there are many in a block, each of which would take memory at REDUCED_SIDE
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,8 @@ def _measure(reader: ShardReader, shard: Shard, measures: NDArray[np.void], pixe
     """Fill in what is measured of a shard, and yield its images reduced to at most REDUCED_SIDE pixels a side."""
     first = start = 0
     batch: list[Array] = []
-    for pixels in reader.verified_image_blocks(shard):
+    blocks = reader.verified_image_blocks(shard)
+    for pixels in (block[i:j] for block in blocks for i, j in split_range(0, len(block), MAX_PER_BATCH)):
         _measure_pixels(measures[start : start + len(pixels)], pixels)
         pixel_counts += count_channels(pixels)
         reduced = reduce_images(pixels, REDUCED_SIDE)
