@@ -1,5 +1,6 @@
 from collections import Counter
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,6 +45,16 @@ def test_three_splits_are_compared_in_pairs():
         ("test", "val"): 3,
         ("test", "test"): 1,
     }
+
+
+def test_digests_that_begin_or_end_alike_are_no_duplicates():
+    digests = np.zeros((6, 32), np.uint8)
+    digests[1, 31], digests[2, 8], digests[3, 0], digests[5, 8] = 1, 1, 1, 1
+    found = name_pairs(find_exact_pairs({"train": digests[:3], "test": digests[3:]}), ("train", "test"))
+    assert [(pair.split, pair.index, pair.other_split, pair.other_index) for pair in found] == [
+        ("test", 1, "train", 0),
+        ("test", 2, "train", 2),
+    ]
 
 
 @given(indices, indices)

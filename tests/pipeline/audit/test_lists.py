@@ -1,8 +1,10 @@
 import csv
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from pipeline.audit.exact_duplicates import find_exact_pairs
 from pipeline.audit.lists import (
     LeftOut,
     find_leaked,
@@ -152,6 +154,21 @@ def test_name_that_looks_like_a_formula_is_escaped(raw, digests):
     named = [type(listed[0])(listed[0].pair, "=1+1", "cat", 0, listed[0].id)]
     (row,) = csv.DictReader(render_csv(pair_rows(named)).splitlines())
     assert (row["label"], row["other_label"]) == ("'=1+1", "cat")
+
+
+def test_memory_per_pair_is_bounded(tmp_path):
+    raw = write_raw_set(tmp_path / "raw", np.zeros((20_000, 1, 1, 1), np.uint8))
+    digests = np.random.default_rng(0).integers(0, 256, (20_000, 32), np.uint8)
+    digests[10_000:] = digests[:10_000]
+    tracemalloc.start()
+    try:
+        exact = find_exact_pairs({"train": digests})
+        table, _ = list_pairs(raw, exact, {"train": digests}, set())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(table) == 10_000
+    assert peak / len(table) < 400
 
 
 @pytest.mark.parametrize(
