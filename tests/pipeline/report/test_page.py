@@ -298,6 +298,9 @@ def test_many_classes_are_folded_and_some_shown(tmp_path):
     assert "<summary>Figures of the first 500 of 600 classes</summary>" in page
     assert page.count('class="swatch"') == 500
     assert "The first 100 of 600 classes." in text
+    for shown in (page, text):
+        assert "The figures of all" in shown
+        assert "data/audit/details.json" in shown
 
 
 @pytest.mark.slow
