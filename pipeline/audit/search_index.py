@@ -142,7 +142,7 @@ def write_part(index_dir: Path, name: str, batches: Iterable[Array]) -> tuple[Se
                 for file, sha256, rows in zip(files, hashes, _compute_rows(batch), strict=True):
                     file.write(rows.data)
                     sha256.update(rows.data)
-        # Without fsync: what a power failure takes is missed by its hash, and computed again.
+        # Without fsync, since the hash of a file that a power failure damages is wrong, and the file is written again.
         for temp_path, path in zip(temp_paths, paths, strict=True):
             temp_path.replace(path)
         return tuple(
