@@ -82,3 +82,15 @@ def test_content_hash_does_not_depend_on_shard_size(synthetic_raw):
     shards = open_shards(synthetic_raw)
     splits = [(read_images(shards, split), shards.labels(split)) for split in ("train", "test")]
     assert hash_plainly(splits) == shards.manifest.content_sha256
+
+
+def test_hash_of_many_samples_is_that_of_all_their_bytes():
+    rng = np.random.default_rng(0)
+    digests, labels = rng.integers(0, 256, (150_000, 32), np.uint8), rng.integers(0, 1000, 150_000)
+    samples = b"".join(
+        digest.tobytes() + int(label).to_bytes(8, "little") for digest, label in zip(digests, labels, strict=True)
+    )
+    assert hash_content([(digests, labels)]) == hashlib.sha256(samples).hexdigest()
+    assert hash_content([(digests[:70_001], labels[:70_001]), (digests[70_001:], labels[70_001:])]) == (
+        hash_content([(digests, labels)])
+    )

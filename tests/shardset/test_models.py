@@ -2,7 +2,7 @@ import json
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import field
 
@@ -58,3 +58,14 @@ def test_rendered_json_keeps_the_order_of_keys():
     assert text.endswith("}\n")
     with pytest.raises(ValueError, match="not JSON compliant"):
         render_json({"mean": float("nan")})
+
+
+@settings(max_examples=30)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_rendered_json_is_that_of_the_standard_library(data):
+    assert render_json(data) == json.dumps(data, indent=2) + "\n"

@@ -57,3 +57,16 @@ def test_cpus_are_those_of_the_affinity():
 
 def test_results_are_in_the_order_of_the_items():
     assert map_on_threads(lambda item: item * item, range(50)) == [item * item for item in range(50)]
+
+
+def test_each_item_is_reported_when_its_result_is_there():
+    done: list[int] = []
+    map_on_threads(str, range(50), done.append)
+    assert done == [*range(50)]
+
+
+def test_no_item_is_reported_after_an_error():
+    done: list[int] = []
+    with pytest.raises(ZeroDivisionError):
+        map_on_threads(lambda item: 1 / item, [2, 1, 0, 5], done.append)
+    assert done == [2, 1]
