@@ -485,7 +485,7 @@ def without_images(raw, path):
 def test_tasks_are_small(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.shards.raw.MAX_SAMPLES_PER_SHARD", 5)
     raw = write_raw_set(tmp_path / "raw", make_images(300, (1, 8, 8)))
-    sizes = []
+    sizes: list[int] = []
 
     def record(function, items, done=ignore):
         items = list(items)
