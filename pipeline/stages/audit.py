@@ -58,7 +58,7 @@ def audit_images(
         index = open_index(raw, survey.dir)
         check_free_space(audit_dir, index.num_bytes - survey.num_bytes, SPACE_HINT)
         measured, compared = (Tally(progress, action, index.total) for action in ("Measuring", "Comparing"))
-        with open_workers(scheduler, audit_dir.parent) as map_tasks:
+        with open_workers(scheduler, work_dir) as map_tasks:
             digests = _survey(raw, survey, map_tasks, measured)
             found = find_near_duplicates(index, search, map_tasks, compared.add)
         exact = find_exact_pairs(digests)

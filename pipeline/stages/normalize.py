@@ -45,7 +45,7 @@ def normalize_shards(
         normalization = _choose_normalization(raw, stats_path, params)
         manifest = replace(raw.manifest, dtype=params.dtype, normalization=normalization, files=())
         size = params.samples_per_shard
-        with resume_dir(shards_dir, fresh=fresh) as work_dir, open_workers(scheduler, shards_dir.parent) as map_tasks:
+        with resume_dir(shards_dir, fresh=fresh) as work_dir, open_workers(scheduler, work_dir) as map_tasks:
             step = open_step(work_dir, SET_NAME, render_manifest(raw.manifest), render_manifest(manifest), size)
             check_free_space(shards_dir, num_image_bytes(manifest) - step.num_bytes, DTYPE_HINT)
             raw.verify(exclude=files_verified_on_read(raw, size), map_files=map_tasks)
