@@ -26,7 +26,7 @@ REPLACEMENTS = {
     "; 738 MB for CIFAR-10": "; 4 bytes each",
     "; 369 MB": "; 2 bytes each",
     "; 185 MB": "; 1 byte each",
-    "10,000 float32 images take 123 MB.": "About 100 MB each are handy.",
+    " 10,000 float32 images take 123 MB.": "",
     "  ignore: data/not_duplicates.csv": "  ignore: null  # a file goes into the deps of audit in dvc.yaml too",
     "dataset: cifar10": "dataset: images",
     "  source: data/images": "  source: $source",
