@@ -27,10 +27,10 @@ from benchmarks.memory import INTERVAL, watch_peak
 from benchmarks.results import MODULES, SCALES, describe_machine, plot, write_results
 from benchmarks.rounds import ROUNDS, is_due
 from pipeline.cli import AUDIT_DIR, RAW_DIR, REPORT_DIR, SHARDS_DIR, STATS_PATH
-from pipeline.shards.raw import write_samples
-from pipeline.shards.writer import save_manifest
 from pipeline.sources import synthetic
-from pipeline.sources.source import CHANNELS, ArraySamples
+from pipeline.sources.cifar import CHANNELS
+from pipeline.sources.source import ArraySamples
+from tests.helpers.shard_sets import write_array_set
 
 HERE = Path(__file__).parent
 WORK_DIR = Path("build/bench").absolute()
@@ -157,9 +157,7 @@ def make_folder(name: str, raw_dir: Path | None, scale: int = 1) -> Path:
     else:
         print(f"generating {scale} x {sum(CIFAR_SAMPLES.values()):,} images", flush=True)
         images, labels, classes = synthetic.generate({split: count * scale for split, count in CIFAR_SAMPLES.items()})
-        (folder / RAW_DIR).mkdir()
-        raw, _, _ = write_samples(folder / RAW_DIR, "synthetic", ArraySamples(classes, CHANNELS, images, labels))
-        save_manifest(raw.manifest, folder / RAW_DIR)
+        write_array_set(folder / RAW_DIR, "synthetic", ArraySamples(classes, CHANNELS, images, labels))
     return folder
 
 
