@@ -7,11 +7,15 @@ import signal
 import subprocess
 import time
 from math import ceil
+from pathlib import Path
 
 import pytest
 import yaml
 
+from pipeline.errors import PipelineError
+from pipeline.runtime.files import check_free_space
 from pipeline.shards.raw import samples_per_shard
+from pipeline.stages.remedies import DTYPE_HINT
 from tests.helpers.image_files import make_image_folder, make_tar
 from tests.helpers.workspace import REPOSITORY, assert_succeeds, hash_files, make_workspace
 
@@ -69,7 +73,15 @@ def test_sizes_are_those_of_imagenet(page):
     size = samples_per_shard((3, 224, 224))
     num_shards = sum(ceil(count / size) for count in IMAGENET.values())
     assert f"{size:,} images of 224 pixels" in page
+    assert f"samples_per_shard: {size} " in page
     assert f"{num_shards} shards, {2 * num_shards:,} files" in page
+
+
+def test_full_disk_is_reported_as_documented(page):
+    with pytest.raises(PipelineError) as raised:
+        check_free_space(Path("data/shards"), 10**18, DTYPE_HINT)
+    message = re.sub(r"1,000,000,000.0 GB|has [0-9.,]+ GB", "# GB", str(raised.value))
+    assert f"Error: {message} " in page.replace("771.4 GB", "# GB").replace("has 512.0 GB", "# GB")
 
 
 @pytest.mark.slow
