@@ -56,7 +56,7 @@ def test_task_that_is_not_proven_is_run_again(fault, step):
     file, record = step.dir / "abc", step.records_dir / "abc"
     match fault:
         case "changed":
-            file.write_text("abd")
+            file.write_text("abx")
         case "truncated":
             file.write_text("ab")
         case "missing":
