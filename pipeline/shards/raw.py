@@ -37,7 +37,7 @@ class SampleReader(Protocol):
     def blocks(self, split: Split, start: int, stop: int, imap: Imap) -> Iterable[tuple[Array, list[Any]]]:
         """Yield samples [start, stop) in blocks, decoded by `imap`: pixels, (n, C, H, W) uint8, and a fact each."""
 
-    def is_unchanged(self, split: Split, start: int, stop: int, facts: bytes) -> bool:
+    def is_unchanged(self, split: Split, start: int, stop: int, facts: bytes, imap: Imap) -> bool:
         """Say whether samples [start, stop), of which these facts were found, as msgpack, are still the same."""
 
 
@@ -148,7 +148,7 @@ def finish_raw_shard(job: _RawJob, imap: Imap = map, advance: Callable[[int], No
     """Write a shard and keep its record, unless that was done before and the source is still the same."""
     task = job.task
     record = job.step.find(task.record, RawRecord)
-    if record and job.reader.is_unchanged(task.split, task.start, task.stop, record.facts):
+    if record and job.reader.is_unchanged(task.split, task.start, task.stop, record.facts, imap):
         advance(task.num_samples)
     else:
         job.step.save(task.record, _DecodedShard(job, imap, advance).write())

@@ -93,12 +93,14 @@ class FileReader:
         check_worker(self.files.path)
         yield from in_blocks(imap(self._decode, self.catalog.images(split, start, stop)), self.mode, self.preparation)
 
-    def is_unchanged(self, split: Split, start: int, stop: int, facts: bytes) -> bool:
+    def is_unchanged(self, split: Split, start: int, stop: int, facts: bytes, imap: Imap) -> bool:
+        """Say whether the files of samples [start, stop) have the bytes that these facts are of."""
         check_worker(self.files.path)
         images = self.catalog.images(split, start, stop)
-        return all(self._is_same(*pair) for pair in zip(images, read_facts(facts), strict=True))
+        return all(imap(self._is_same, zip(images, read_facts(facts), strict=True)))
 
-    def _is_same(self, image: StoredImage, facts: ImageFacts) -> bool:
+    def _is_same(self, pair: tuple[StoredImage, ImageFacts]) -> bool:
+        image, facts = pair
         if image.problem:
             return (facts.sha256, facts.problem) == ("", image.problem)
         try:

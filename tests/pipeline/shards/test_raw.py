@@ -33,7 +33,7 @@ class Reader:
         for index in range(start, stop):
             yield IMAGES[index : index + 1], [f"fact {index}"]
 
-    def is_unchanged(self, split, start, stop, facts):
+    def is_unchanged(self, split, start, stop, facts, imap):
         assert f"fact {start}".encode() in facts
         return self.is_same
 

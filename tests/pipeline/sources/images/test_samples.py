@@ -163,7 +163,7 @@ def test_worker_without_the_source_is_told_the_path(pack, open_samples, tmp_path
     with pytest.raises(InputError, match=message):
         read_split(samples)
     with pytest.raises(InputError, match=message):
-        samples.reader.is_unchanged("train", 0, 6, facts)
+        samples.reader.is_unchanged("train", 0, 6, facts, map)
 
 
 @pytest.mark.parametrize("pack", [None, make_tar, make_zip, make_parquet])
@@ -182,13 +182,13 @@ def test_facts_of_unchanged_files_are_proven(pack, open_samples, tmp_path):
     facts = read_split(samples)[1]
     assert [bool(fact.problem) for fact in facts] == [False, True, False, False, False, True]
     of_all, of_some = msgspec.msgpack.encode(facts), msgspec.msgpack.encode(facts[1:4])
-    assert open_packed().reader.is_unchanged("train", 0, 6, of_all)
-    assert samples.reader.is_unchanged("train", 1, 4, of_some)
-    assert not samples.reader.is_unchanged("train", 0, 3, of_some)
+    assert open_packed().reader.is_unchanged("train", 0, 6, of_all, imap_on_threads)
+    assert samples.reader.is_unchanged("train", 1, 4, of_some, map)
+    assert not samples.reader.is_unchanged("train", 0, 3, of_some, map)
     for name in ("train/cat/1.jpg", "train/dog/2.jpg", "train/cat/0.jpg"):
         before = (root / name).read_bytes()
         save_picture(root / name, 50)
-        assert not open_packed().reader.is_unchanged("train", 0, 6, of_all)
+        assert not open_packed().reader.is_unchanged("train", 0, 6, of_all, imap_on_threads)
         (root / name).write_bytes(before)
 
 
