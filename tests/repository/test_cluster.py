@@ -148,13 +148,31 @@ def test_stage_survives_a_worker_killed_during_work(stage, images, expected, tmp
     assert written == {name: expected[name] for name in written}
 
 
-def kill_when_busy(worker, folder):
-    """Kill a worker as soon as a task has finished, which leaves its record in the work folder of the stage."""
+def kill_when_busy(process, folder):
+    """Kill a process as soon as a task has finished, which leaves its record in the work folder of the stage."""
     for _ in range(1000):
-        if [*folder.glob(".*.work.tmp/*.records/*-*")]:
-            worker.kill()
+        if [*folder.glob(".*.work.tmp/*.records/[!.]*-*")]:
+            process.kill()
             return
         time.sleep(0.005)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills a process")
+def test_stage_that_was_killed_on_a_cluster_goes_on_with_threads(cluster, images, expected_dir, tmp_path):
+    workspace = make_project(tmp_path / "project", images)
+    shutil.copytree(expected_dir, workspace.path / "data", dirs_exist_ok=True)
+    workspace.set_param("  samples_per_shard: 5", "  samples_per_shard: 1")
+    work_dir = workspace.path / "data/.shards.work.tmp"
+    with workspace.start("normalize", "--scheduler", cluster) as stage:
+        kill_when_busy(stage, work_dir.parent)
+    assert stage.returncode == -9
+    finished = [record.name.partition("-") for record in work_dir.glob("set.records/*-*.npy")]
+    files = [f"{split}/images-{name}" for split, _, name in finished]
+    written = {file: (work_dir / "set" / file).stat().st_ino for file in files}
+    assert 0 < len(written) < 48
+    assert_succeeds(workspace.pipeline("normalize"))
+    assert {file: (workspace.path / "data/shards" / file).stat().st_ino for file in files} == written
+    assert_succeeds(workspace.pipeline("verify", "data/shards"))
 
 
 def test_stages_run_each_task_twice_at_once(cluster, images, expected, tmp_path, monkeypatch):
