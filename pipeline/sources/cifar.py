@@ -7,12 +7,14 @@ import pickle
 import tarfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline.runtime.signals import deferred_signals
 from pipeline.sources.registry import Batches
 from pipeline.sources.stored import ArrayReader, StoredSamples, save_arrays
 from shardset.errors import CorruptDataError, InputError, named_os_errors
@@ -88,7 +90,7 @@ def decode(contents: Iterable[tuple[str, bytes]], files: Batches, source: Path, 
     folder.mkdir()
     num_samples: dict[str, int] = {}
     classes: tuple[str, ...] = ()
-    for name, content in contents:
+    for name, content in _read_ahead(contents):
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
         if md5 != (expected := files.md5_by_name[name]):
             raise InputError(f"{source}: {name}: expected MD5 {expected}, got {md5}: it is not the published file")
@@ -107,6 +109,18 @@ def decode(contents: Iterable[tuple[str, bytes]], files: Batches, source: Path, 
         reader=ArrayReader(folder, parts),
         inputs=files.md5_by_name,
     )
+
+
+def _read_ahead(contents: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    """Read the next file on a thread while the caller works on the one before."""
+    remaining = iter(contents)
+    with ThreadPoolExecutor(1) as reader:
+        with deferred_signals():  # as in map_tasks
+            following = reader.submit(next, remaining, None)
+        while file := following.result():
+            with deferred_signals():
+                following = reader.submit(next, remaining, None)
+            yield file
 
 
 class _Unpickler(pickle.Unpickler):
