@@ -1,7 +1,5 @@
 """What is written about image files: samples.csv and skipped.csv of the set, and lines for people."""
 
-import csv
-import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain, compress, count
@@ -10,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.runtime.files import hash_file
+from pipeline.runtime.files import hash_file, write_csv
 from pipeline.sources.images.decode import is_grey
 from pipeline.sources.images.facts import ImageFacts
-from shardset.errors import InputError, named_os_errors
+from shardset.errors import InputError
 from shardset.manifest import SetFile, Split
 from shardset.models import printable
 from shardset.reader import Labels
@@ -78,14 +76,9 @@ def write_tables(
 
 
 def _write_table(set_dir: Path, name: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> SetFile:
-    """Write CSV with LF line endings, row by row."""
+    """Write a table, row by row, and return its entry."""
     path = set_dir / name
-    with named_os_errors(path), path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-        file.flush()
-        os.fsync(file.fileno())
+    write_csv(path, chain([header], rows))
     return SetFile(path=name, bytes=path.stat().st_size, sha256=hash_file(path))
 
 
