@@ -3,7 +3,7 @@
 import io
 import struct
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -52,34 +52,6 @@ class ZipFiles:
                 raise zipfile.BadZipFile("Bad file header")
             content = _Section(self.path, start, info.compress_size)
             return cast("BinaryIO", zipfile.ZipExtFile(content, "r", info, close_fileobj=True))
-
-
-def list_zip(path: Path, add: Callable[[zipfile.ZipInfo], None]) -> None:
-    """Call `add` with each member of a zip archive, in its order."""
-    _ListedZip(path, add).close()
-
-
-class _ListedZip(zipfile.ZipFile):
-    """Hands over each member as soon as it is read, since zipfile's own lists take 800 bytes for each."""
-
-    def __init__(self, path: Path, add: Callable[[zipfile.ZipInfo], None]) -> None:
-        self._members, self._by_name = _Handover(add), _Forgetful()
-        super().__init__(path)
-
-    # zipfile assigns empty ones, which it then fills.
-    filelist = property(lambda self: self._members, lambda *_: None)
-    NameToInfo = property(lambda self: self._by_name, lambda *_: None)
-
-
-class _Handover(list[zipfile.ZipInfo]):
-    def __init__(self, add: Callable[[zipfile.ZipInfo], None]) -> None:
-        super().__init__()
-        self.append = add  # type: ignore[method-assign]
-
-
-class _Forgetful(dict[str, zipfile.ZipInfo]):
-    def __setitem__(self, name: str, info: zipfile.ZipInfo) -> None:
-        pass
 
 
 def zip_place(info: zipfile.ZipInfo) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from posixpath import dirname, join, normpath
 from typing import BinaryIO, Literal
 
 from pipeline.errors import UnreadableImageError
-from pipeline.sources.images.archive_files import TarFiles, ZipFiles, list_zip, zip_place
+from pipeline.sources.images.archive_files import TarFiles, ZipFiles, zip_place
 from pipeline.sources.images.decode import decoder_errors
 from pipeline.sources.images.layout import METADATA_NAMES, split_of
 from pipeline.sources.images.listing import Listing, find_name_problem, ignored_reason
@@ -98,8 +98,9 @@ class Zip:
         self.files = ZipFiles(path.absolute())
         archive = _Archive(place_values=6)
         try:
-            with decoder_errors(), named_os_errors(path):
-                list_zip(path, lambda info: archive.add(normpath(_zip_name(info)), _zip_member(self.files, info)))
+            with decoder_errors(), named_os_errors(path), zipfile.ZipFile(path) as listed:
+                for info in listed.infolist():
+                    archive.add(normpath(_zip_name(info)), _zip_member(self.files, info))
         except UnreadableImageError as error:
             raise InputError(f"source {path}: not a readable .zip: {error}") from None
         self.listing, self._archive = archive.index(), archive
