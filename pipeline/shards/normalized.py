@@ -1,15 +1,16 @@
 """Normalized shards from raw ones: which raw shards each one reads, and how its values are computed."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 
 import numpy as np
 
 from pipeline.runtime.resume import Step
 from pipeline.runtime.tasks import MapTasks, ignore
 from pipeline.shards.writer import ShardTask, write_shards
-from shardset.manifest import Dtype, Manifest, Normalization, SetFile, Shard, Split, SplitShards
+from shardset.manifest import Dtype, Normalization, SetFile, Shard, Split, SplitShards
 from shardset.normalization import normalize_pixels
 from shardset.reader import Array, Labels, ShardReader, split_range
 from shardset.shards import ShardSet
@@ -48,10 +49,20 @@ def files_verified_on_read(raw: ShardSet, samples_per_shard: int) -> set[SetFile
     }
 
 
-def num_image_bytes(manifest: Manifest) -> int:
-    """Return the size of all images that a manifest describes."""
-    num_samples = sum(of_split.samples for of_split in manifest.splits.values())
-    return num_samples * prod(manifest.image_shape) * np.dtype(manifest.dtype).itemsize
+def num_new_bytes(raw: ShardSet, dtype: Dtype, samples_per_shard: int) -> int:
+    """Return the size of all images as `dtype`, without those whose file is shared with `raw`."""
+    size = prod(raw.manifest.image_shape) * np.dtype(dtype).itemsize
+    return sum(
+        size * (stop - start)
+        for split, of_split in raw.manifest.splits.items()
+        for start, stop in split_range(0, of_split.samples, samples_per_shard)
+        if not is_shared(plan_pieces(raw, split, start, stop), dtype)
+    )
+
+
+def is_shared(pieces: Sequence[Piece], dtype: Dtype) -> bool:
+    """Say whether a shard of these pieces has the same file of images as a raw shard."""
+    return dtype == "uint8" and len(pieces) == 1 and pieces[0].is_complete
 
 
 def write_normalized_shards(
@@ -92,6 +103,14 @@ class NormalizedShard:
     def labels(self) -> Labels:
         """Return the labels, (N,) int64."""
         return np.concatenate([self.reader.labels(piece.shard)[piece.start : piece.stop] for piece in self.pieces])
+
+    def find_file(self) -> tuple[Path, SetFile] | None:
+        """Return the file of the raw shard, verified, if the images are the pixels of exactly that shard."""
+        if not is_shared(self.pieces, self.dtype):
+            return None
+        for _ in read_pixels(self.reader, self.pieces):
+            pass
+        return self.reader.dir, self.pieces[0].shard.images
 
     def blocks(self) -> Iterator[Array]:
         """Yield the images in blocks, (n, C, H, W) of `dtype`."""

@@ -174,6 +174,9 @@ class _DecodedShard:
     def labels(self) -> Labels:
         return self._job.reader.labels(*self._range)
 
+    def find_file(self) -> None:
+        return None
+
     def blocks(self) -> Iterator[Array]:
         for pixels, of_block in self._job.reader.blocks(*self._range, self._imap):
             self._digests.append(hash_images(pixels))

@@ -127,6 +127,9 @@ class SelectedShard:
     def labels(self) -> Labels:
         return np.concatenate([self.reader.labels(shard)[chosen] for shard, chosen in self.pieces])
 
+    def find_file(self) -> None:
+        return None
+
     def blocks(self) -> Iterator[Array]:
         for shard, chosen in self.pieces:
             for first, last in split_range(0, len(chosen), self.reader.block_samples):

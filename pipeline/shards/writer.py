@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from msgspec.structs import replace
 
 from pipeline.runtime.files import write_synced
 from pipeline.runtime.locks import temp_sibling
@@ -45,6 +46,9 @@ class ShardSource(Protocol):
 
     def blocks(self) -> Iterable[Array]:
         """Yield the images in blocks, (n, C, H, W)."""
+
+    def find_file(self) -> tuple[Path, SetFile] | None:
+        """Return a set's folder and a verified file there that is the file of these images, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +130,10 @@ def finish_shard(job: ShardJob) -> None:
 def write_shard(job: ShardJob) -> Shard:
     """Write the files of one shard and return its entry for the manifest. Running it again changes nothing."""
     task, set_dir, labels = job.task, job.step.dir, job.source.labels()
-    shape = task.num_samples, *job.image_shape
+    shape, name = (task.num_samples, *job.image_shape), f"{task.split}/images-{task.name}"
     return Shard(
         samples=task.num_samples,
-        images=_write_npy(set_dir, f"{task.split}/images-{task.name}", job.dtype, shape, job.source.blocks()),
+        images=_link_file(job, name) or _write_npy(set_dir, name, job.dtype, shape, job.source.blocks()),
         labels=_write_npy(set_dir, f"{task.split}/labels-{task.name}", "int64", shape[:1], [labels]),
     )
 
@@ -160,6 +164,24 @@ def copy_set_file(raw_dir: Path, file: SetFile, set_dir: Path) -> SetFile:
 def save_manifest(manifest: Manifest, set_dir: Path) -> None:
     """Write a set's manifest. It comes last, because its presence means that the set is complete."""
     write_synced(set_dir / MANIFEST_NAME, render_manifest(manifest))
+
+
+def _link_file(job: ShardJob, name: str) -> SetFile | None:
+    """Let `name` be another name of a file that holds the same images, where there is one and it can have two names."""
+    if (found := job.source.find_file()) is None:
+        return None
+    source_dir, file = found
+    path = job.step.dir / name
+    temp_path = temp_sibling(path, os.urandom(8).hex())
+    try:
+        os.link((source_dir / file.path).resolve(), temp_path)
+    except OSError:  # it is on another disk, or the file system has no hard links
+        return None
+    with named_os_errors(temp_path), temp_path.open("rb") as linked:
+        os.fsync(linked.fileno())
+    temp_path.replace(path)
+    temp_path.unlink(missing_ok=True)  # if both were names of one file already, a rename does nothing
+    return replace(file, path=name)
 
 
 def _write_npy(set_dir: Path, name: str, dtype: str, shape: tuple[int, ...], blocks: Iterable[Array]) -> SetFile:

@@ -11,7 +11,7 @@ from pipeline.runtime.cluster import open_workers
 from pipeline.runtime.files import check_free_space
 from pipeline.runtime.resume import SET_NAME, open_step, resume_dir
 from pipeline.runtime.tasks import Progress, Tally, ignore
-from pipeline.shards.normalized import files_verified_on_read, num_image_bytes, write_normalized_shards
+from pipeline.shards.normalized import files_verified_on_read, num_new_bytes, write_normalized_shards
 from pipeline.shards.writer import copy_set_file, save_manifest, write_set_file
 from pipeline.stages.raw import open_raw
 from pipeline.stages.remedies import DTYPE_HINT, input_hint, repair_hint
@@ -47,7 +47,7 @@ def normalize_shards(
         size = params.samples_per_shard
         with resume_dir(shards_dir, fresh=fresh) as work_dir, open_workers(scheduler, work_dir) as map_tasks:
             step = open_step(work_dir, SET_NAME, render_manifest(raw.manifest), render_manifest(manifest), size)
-            check_free_space(shards_dir, num_image_bytes(manifest) - step.num_bytes, DTYPE_HINT)
+            check_free_space(shards_dir, num_new_bytes(raw, params.dtype, size) - step.num_bytes, DTYPE_HINT)
             raw.verify(exclude=files_verified_on_read(raw, size), map_files=map_tasks)
             tally = Tally(progress, "Normalizing", sum(of.samples for of in raw.manifest.splits.values()))
             splits = write_normalized_shards(raw, step, normalization, params.dtype, size, map_tasks, tally.add)

@@ -23,6 +23,9 @@ class ArraySource:
     def labels(self):
         return self.shard_labels
 
+    def find_file(self):
+        return None
+
     def blocks(self):
         return self.make_blocks()
 

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 from typing import get_args
 
@@ -259,6 +261,37 @@ def test_leftovers_of_other_data_are_not_used(interrupted):
     assert np.array_equal(read_images(open_shards(interrupted / "shards"), "train"), images)
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_shared"), [({}, True), ({"samples_per_shard": 29}, False), ({"dtype": "float16"}, False)]
+)
+def test_uint8_shards_of_equal_size_are_the_files_of_the_raw_set(changes, is_shared, interrupted):
+    normalize(interrupted, **{"dtype": "uint8"} | changes)
+    raw, shards = interrupted / "raw", open_shards(interrupted / "shards")
+    shards.verify()
+    for file in shards.manifest.shard_files():
+        twin = raw / file.path
+        same = is_shared and "images" in file.path
+        assert (twin.exists() and twin.samefile(shards.dir / file.path)) == same
+
+
+def test_damaged_raw_shard_is_not_shared(interrupted):
+    path = interrupted / "raw/train/images-00001-of-00003.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(CorruptDataError, match="images-00001"):
+        normalize(interrupted, dtype="uint8")
+
+
+def test_file_system_without_hard_links_gets_copies(interrupted, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    normalize(interrupted, dtype="uint8")
+    shards = open_shards(interrupted / "shards")
+    shards.verify()
+    assert not [file for file in shards.manifest.shard_files() if (shards.dir / file.path).stat().st_nlink > 1]
+
+
 def test_full_disk_is_seen_before_anything_is_written(tiny_raw, normalize_tiny, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000))
@@ -268,3 +301,14 @@ def test_full_disk_is_seen_before_anything_is_written(tiny_raw, normalize_tiny, 
         f"{tmp_path}/shards: 0.0 GB will be written, but the disk has 0.0 GB free. Set normalize.dtype to uint8 in "
     )
     assert "shards" not in [path.name for path in tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(("changes", "is_enough"), [({}, True), ({"samples_per_shard": 29}, False)])
+def test_shared_files_need_no_space(changes, is_enough, interrupted, monkeypatch):
+    usage = shutil.disk_usage(interrupted)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+    if is_enough:
+        normalize(interrupted, **{"dtype": "uint8"} | changes)
+    else:
+        with pytest.raises(PipelineError, match="GB will be written"):
+            normalize(interrupted, **{"dtype": "uint8"} | changes)
