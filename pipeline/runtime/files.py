@@ -147,8 +147,7 @@ def check_free_space(target_dir: Path, num_bytes: int, way_out: str) -> None:
     free = shutil.disk_usage(target_dir.resolve().parent).free
     if free < num_bytes:
         raise PipelineError(
-            f"{target_dir}: {num_bytes / 1e9:,.1f} GB will be written, but the disk has {free / 1e9:,.1f} GB free. "
-            f"{way_out}"
+            f"{target_dir}: {_size(num_bytes)} will be written, but the disk has {_size(free)} free. {way_out}"
         )
 
 
@@ -156,6 +155,10 @@ def hash_file(path: Path) -> str:
     """Hash a file's bytes, SHA-256 as hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 10**9 else f"{num_bytes / 1e6:,.1f} MB"
 
 
 def _restore(old_dir: Path, target_dir: Path) -> None:

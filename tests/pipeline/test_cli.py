@@ -223,7 +223,7 @@ def test_missing_source_is_an_input_error(workspace):
 def test_full_disk_is_named_and_leaves_nothing(workspace, synthetic_raw):
     shutil.copytree(synthetic_raw, workspace.path / "data/raw")
     workspace.pipeline("stats")
-    before = sorted((workspace.path / "data").iterdir())
+    before = names_of_outputs(workspace)
     # Like a full disk, a limit on file sizes fails a write halfway.
     for stage, out in (("normalize", "data/shards"), ("audit", "data/audit")):
         limited = f"ulimit -f 20000; trap '' XFSZ; exec {sys.executable} -m pipeline {stage}"
@@ -234,7 +234,12 @@ def test_full_disk_is_named_and_leaves_nothing(workspace, synthetic_raw):
     limited = f"ulimit -f 0; trap '' XFSZ; exec {sys.executable} -m pipeline stats"
     assert_fails(workspace.run("bash", "-c", limited), 1, "Error: data/stats.json: File too large")
     assert (workspace.path / "data/stats.json").read_bytes() == stats
-    assert sorted((workspace.path / "data").iterdir()) == before
+    assert names_of_outputs(workspace) == before
+
+
+def names_of_outputs(workspace):
+    """The names in data/, without what failed stages have finished."""
+    return {path.name for path in (workspace.path / "data").iterdir() if not path.name.endswith(".work.tmp")}
 
 
 @pytest.fixture
@@ -262,12 +267,13 @@ def test_full_disk_keeps_previous_shards_and_cache(small_disk, tiny_raw):
     shards, cache = hash_files(data_dir / "shards"), hash_files(workspace.path / ".dvc/cache")
     workspace.set_param("scheme: dataset", "scheme: unit")
     (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - 700_000))
-    assert_fails(workspace.pipeline("normalize"), 1, "data/shards: can't be written: No space left on device")
+    too_little = "MB will be written, but the disk has 0.7 MB free"
+    assert_fails(workspace.pipeline("normalize"), 1, "data/shards: ", too_little)
     assert hash_files(data_dir / "shards") == shards
     assert not list(data_dir.glob(".*.tmp"))
     done = workspace.run(*repro)  # DVC removes the shards first
     assert done.returncode != 0
-    assert "data/shards: can't be written: No space left on device" in done.stderr
+    assert too_little in done.stderr
     cache_after = hash_files(workspace.path / ".dvc/cache")
     assert {name: cache_after[name] for name in cache} == cache
     workspace.set_param("scheme: unit", "scheme: dataset")
@@ -286,7 +292,8 @@ def test_file_in_place_of_a_folder_is_named(tiny_workspace):
         (tiny_workspace.path / name).write_text("a file")
         assert_fails(tiny_workspace.pipeline(stage), 1, f"{name}: can't be written: Not a directory")
         assert (tiny_workspace.path / name).read_text() == "a file"
-    assert not list((tiny_workspace.path / "data").glob(".*.tmp"))
+    left = {path.name for path in (tiny_workspace.path / "data").glob(".*.tmp")}
+    assert left <= {".audit.work.tmp", ".shards.work.tmp"}
 
 
 @pytest.mark.slow

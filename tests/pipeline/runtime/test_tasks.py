@@ -2,7 +2,6 @@ import pickle
 
 import pytest
 
-from pipeline.runtime import tasks
 from pipeline.runtime.tasks import Tally, ignore, map_tasks
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.report import write_report
@@ -88,7 +87,7 @@ def test_task_carries_only_its_own_part_of_the_set(tmp_path, monkeypatch):
         sizes.extend(len(pickle.dumps((function, *task))) for task in zip(items, results, strict=True))
         return results
 
-    monkeypatch.setattr(tasks, "map_tasks", record)
+    monkeypatch.setattr("pipeline.runtime.cluster.map_tasks", record)  # what stages get without a scheduler
     monkeypatch.setattr("pipeline.shards.raw.MAX_SAMPLES_PER_SHARD", 10)
     raw = write_raw_set(tmp_path / "raw", make_images(2000, (3, 4, 4)))
     sizes.clear()

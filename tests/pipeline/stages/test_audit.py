@@ -505,7 +505,7 @@ def test_too_little_space_is_an_error_before_anything_is_written(planted, tmp_pa
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(
-        PipelineError, match=r"audit: 0\.0 GB will be written, but the disk has 0\.0 GB free\. Free space"
+        PipelineError, match=r"audit: [0-9.]+ MB will be written, but the disk has 0\.0 MB free\. Free space"
     ):
         audit(planted.dir, tmp_path / "audit")
     assert names_in(tmp_path) == set()

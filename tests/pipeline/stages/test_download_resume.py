@@ -240,7 +240,9 @@ def test_full_disk_is_told_before_anything_is_decoded(changes, num_copies, tmp_p
     free = shutil.disk_usage(tmp_path)
     calls = []
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free._replace(free=num_bytes - 1))
-    with pytest.raises(PipelineError, match=r"raw: 0\.0 GB will be written, but .* free\. Set images\.size in params"):
+    with pytest.raises(
+        PipelineError, match=r"raw: [0-9.]+ MB will be written, but .* free\. Set images\.size in params"
+    ):
         take(tmp_path, folder, progress=lambda action, *_: calls.append(action), **changes)
     assert {*calls} == {"Looking at files"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["flat"]

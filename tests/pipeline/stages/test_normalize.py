@@ -298,7 +298,7 @@ def test_full_disk_is_seen_before_anything_is_written(tiny_raw, normalize_tiny, 
     with pytest.raises(PipelineError) as raised:
         normalize_tiny()
     assert str(raised.value).startswith(
-        f"{tmp_path}/shards: 0.0 GB will be written, but the disk has 0.0 GB free. Set normalize.dtype to uint8 in "
+        f"{tmp_path}/shards: 1.5 MB will be written, but the disk has 0.0 MB free. Set normalize.dtype to uint8 in "
     )
     assert "shards" not in [path.name for path in tmp_path.iterdir()]
 
@@ -310,5 +310,5 @@ def test_shared_files_need_no_space(changes, is_enough, interrupted, monkeypatch
     if is_enough:
         normalize(interrupted, **{"dtype": "uint8"} | changes)
     else:
-        with pytest.raises(PipelineError, match="GB will be written"):
+        with pytest.raises(PipelineError, match="MB will be written"):
             normalize(interrupted, **{"dtype": "uint8"} | changes)
