@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -63,8 +63,12 @@ def _connect(scheduler: str, shared_dir: Path) -> Iterator["Client"]:
         except TimeoutError:
             raise InputError(f"scheduler {scheduler}: no worker joined within {FIRST_WORKER_TIMEOUT} s") from None
         _check_workers(client, shared_dir)
-        yield client
-        _check_workers(client, shared_dir)  # some may have joined since
+        try:
+            yield client
+        except (ImportError, AttributeError, PipelineError):
+            with suppress(OSError):
+                _check_workers(client, shared_dir)  # one that joined later may be the reason
+            raise
 
 
 def _map_on_cluster(
@@ -74,7 +78,8 @@ def _map_on_cluster(
     from distributed import KilledWorker, as_completed
 
     all_items, results = list(items), {}
-    futures = client.map(partial(_run, function, 0), all_items, pure=False)
+    run = partial(_run, function, installed_version())
+    futures = client.map(partial(run, 0), all_items, pure=False)
     # A future is known by its key here, since a task that is tried again has another one.
     index_of = {future.key: index for index, future in enumerate(futures)}
     num_tries = dict.fromkeys(range(len(all_items)), 1)
@@ -84,7 +89,7 @@ def _map_on_cluster(
         for future in running:
             index = index_of.pop(future.key)
             if _may_pass(future.exception()) and num_tries[index] < TRIES:
-                again = client.submit(_run, function, 2 ** num_tries[index], all_items[index], pure=False)
+                again = client.submit(run, 2 ** num_tries[index], all_items[index], pure=False)
                 index_of[again.key] = index
                 num_tries[index] += 1
                 running.add(again)
@@ -97,7 +102,9 @@ def _map_on_cluster(
     return [results[index] for index in range(len(all_items))]
 
 
-def _run(function: Callable[[T], R], delay: float, item: T) -> R:
+def _run(function: Callable[[T], R], expected_version: str, delay: float, item: T) -> R:
+    if installed_version() != expected_version:  # it joined after the others were checked, and must not write anything
+        raise PipelineError(f"a worker has another version: expected {expected_version}, got {installed_version()}")
     time.sleep(delay)
     return function(item)
 

@@ -6,7 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+import time
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -162,6 +163,31 @@ def test_worker_with_another_version_is_named(fault, found, scheduler_alone, tmp
     expected = rf"scheduler {scheduler_alone}: worker tcp://\S+: expected {here}, got .*({found}).*\. Install the same "
     assert re.match(expected, str(raised.value))
     assert "\n" not in str(raised.value)
+
+
+def test_worker_with_another_version_that_joins_later_is_named(scheduler_alone, tmp_path):
+    for package in ("pipeline", "shardset"):
+        shutil.copytree(REPOSITORY / package, tmp_path / "other" / package)
+    path = tmp_path / "other/pipeline/runtime/cluster.py"
+    path.write_text(f"{path.read_text()}# changed")
+    (tmp_path / "written").mkdir()
+
+    def run(others):
+        with open_workers(scheduler_alone, tmp_path) as map_tasks:
+            others.enter_context(start_worker(scheduler_alone, f"sys.path.insert(0, {str(tmp_path / 'other')!r})"))
+            map_tasks(partial(write_slowly, tmp_path / "written"), range(100))
+
+    message = "worker tcp://.*: expected .*, got .*Install the same version on all workers"
+    with start_worker(scheduler_alone, f"sys.path.insert(0, {str(REPOSITORY)!r})"), ExitStack() as others:
+        with pytest.raises(InputError, match=message):
+            run(others)
+    written = [path.read_text() for path in (tmp_path / "written").iterdir()]
+    assert {*written} == {tasks.installed_version()}
+
+
+def write_slowly(folder, number):
+    time.sleep(0.1)
+    (folder / str(number)).write_text(tasks.installed_version())
 
 
 def test_worker_that_does_not_share_the_files_is_named(scheduler_alone, tmp_path):
