@@ -178,9 +178,12 @@ def test_worker_with_another_version_that_joins_later_is_named(scheduler_alone, 
             map_tasks(partial(write_slowly, tmp_path / "written"), range(100))
 
     message = "worker tcp://.*: expected .*, got .*Install the same version on all workers"
-    with start_worker(scheduler_alone, f"sys.path.insert(0, {str(REPOSITORY)!r})"), ExitStack() as others:
-        with pytest.raises(InputError, match=message):
-            run(others)
+    with (
+        start_worker(scheduler_alone, f"sys.path.insert(0, {str(REPOSITORY)!r})"),
+        ExitStack() as others,
+        pytest.raises(InputError, match=message),
+    ):
+        run(others)
     written = [path.read_text() for path in (tmp_path / "written").iterdir()]
     assert {*written} == {tasks.installed_version()}
 
