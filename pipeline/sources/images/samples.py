@@ -1,14 +1,11 @@
 """Images decoded on threads, as samples to store."""
 
-import ctypes
 import hashlib
 import io
-import os
 import socket
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -39,8 +36,6 @@ from shardset.manifest import Preparation, Split
 from shardset.reader import Array, Labels
 
 MAX_SIZES = 5  # listed in a message
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt
-MAX_MMAP_THRESHOLD = 33_554_432  # bytes
 BLOCK_VALUES = 65_536  # larger images are not worth a copy into a block
 
 # For large images, so that several don't need gigabytes at the same time. A lock would not do, because the allocator
@@ -139,18 +134,12 @@ def check_worker(path: Path) -> None:
         raise InputError(
             f"source {path}: not found on {socket.gethostname()}: all workers need the same files, under the same path"
         )
-    _prepare_process()
+    _check_decoder()
 
 
 @cache
-def _prepare_process() -> None:
+def _check_decoder() -> None:
     check_decoder()
-    if "MALLOC_TRIM_THRESHOLD_" in os.environ:
-        # Dask sets it for its workers. The memory of each image then goes back to the system at once and is asked for
-        # again, which takes a quarter of the time of decoding. These are the values that glibc comes to by itself.
-        with suppress(AttributeError, OSError):  # where it is not glibc
-            for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
-                ctypes.CDLL(None).mallopt(option, MAX_MMAP_THRESHOLD)
 
 
 def in_blocks(

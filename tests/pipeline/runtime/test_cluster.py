@@ -1,6 +1,7 @@
 import errno
 import operator
 import os
+import platform
 import re
 import shutil
 import signal
@@ -119,6 +120,25 @@ def test_task_that_kills_each_worker_ends_the_stage(tmp_path):
         pytest.raises(PipelineError, match=f"scheduler {address}: workers were lost during a task: "),
     ):
         map_tasks(kill_worker, [0])
+
+
+def count_faults(_):
+    """Count the pages of memory that the system hands out while blocks of 3 MB are made and dropped."""
+    import resource
+
+    before = 0
+    for _ in range(2):  # the first time some are needed
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            bytearray(3_000_000)[:] = bytes(3_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_workers_keep_freed_memory(cluster, tmp_path):
+    with open_workers(cluster, tmp_path) as map_tasks:
+        (num_faults,) = map_tasks(count_faults, [0])
+    assert num_faults < 2000  # of 30,000
 
 
 def test_cluster_without_workers_is_named(scheduler_alone, tmp_path, monkeypatch):

@@ -1,11 +1,7 @@
 import hashlib
 import mmap
-import os
 import pickle
-import platform
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -25,7 +21,6 @@ from pipeline.sources.images.stored_catalog import LARGE_PIXELS
 from shardset.errors import InputError
 from shardset.manifest import Preparation
 from tests.helpers.image_files import make_image_folder, make_parquet, make_tar, make_zip, save_picture
-from tests.helpers.workspace import REPOSITORY
 
 requires_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
 
@@ -257,34 +252,6 @@ def test_large_images_are_decoded_one_at_a_time(open_samples, tmp_path, monkeypa
         is_done.set()
         watcher.join()
     assert 100e6 < peak - before < 300e6
-
-
-COUNT_FAULTS = """
-import pickle, resource, sys
-reader = pickle.load(sys.stdin.buffer)
-for _ in range(3):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in reader.blocks("train", 0, 20, map):
-        pass
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-@requires_proc
-@pytest.mark.slow
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
-def test_worker_of_dask_keeps_freed_memory(open_samples, tmp_path):
-    """Each page of memory that went back to the system costs a fault when it is used again."""
-    for number in range(20):
-        save_picture(tmp_path / f"cat/{number}.jpg", number, (600, 500))
-    done = subprocess.run(
-        [sys.executable, "-c", COUNT_FAULTS],
-        input=pickle.dumps(open_samples(tmp_path).reader),
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "MALLOC_TRIM_THRESHOLD_": "65536"},
-        capture_output=True,
-        check=True,
-    )
-    assert int(done.stdout) < 20 * 50  # of 300 for the pixels of each image
 
 
 def resident_bytes():
