@@ -97,7 +97,7 @@ class ReportParams(Model, frozen=True):
 
 
 class Params(Model, frozen=True):
-    """The whole of params.yaml."""
+    """The contents of params.yaml."""
 
     dataset: str
     images: ImagesParams

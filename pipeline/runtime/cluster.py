@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     from distributed import Client
 
 FIRST_WORKER_TIMEOUT = 30  # seconds for a cluster to have its first worker
-TRIES = 4  # of a task that meets an error of PASSING_ERRORS
-# Of network file systems and connections. A full disk or a missing permission stays as it is.
-PASSING_ERRORS = frozenset(
+TRIES = 4  # of a task that meets an error of TRANSIENT_ERRORS
+# Transient errors of network file systems and connections. A full disk or a missing permission is not retried.
+TRANSIENT_ERRORS = frozenset(
     {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN}
     | {errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH}
 )
@@ -35,11 +36,11 @@ R = TypeVar("R")
 
 @contextmanager
 def open_workers(scheduler: str | None, shared_dir: Path) -> Iterator[MapTasks]:
-    """Yield what maps tasks: `map_tasks`, or the workers of a Dask scheduler at "tcp://host:port".
+    """Yield a function that maps tasks on threads, or on the workers of a Dask scheduler at "tcp://host:port".
 
     Workers see `shared_dir` and all other files under the same paths as this process, and have the same version of this
     package. A task travels there and its result back, so both should be small. A task may run more than once, even at
-    the same time on two workers. One that fails for a reason that may pass, or with its worker, is tried again.
+    the same time on two workers. It is retried after a transient error, or if its worker is lost.
 
     Raises InputError for an unusable scheduler, and PipelineError for lost workers.
     """
@@ -56,7 +57,10 @@ def _connect(scheduler: str, shared_dir: Path) -> Iterator["Client"]:
     try:
         from distributed import Client
     except ImportError:
-        raise InputError("scheduler: needs Dask: pip install --constraint constraints.txt -e '.[dask]'") from None
+        raise InputError(
+            "scheduler: needs Dask: install cifar-pipeline with the extra dask, in a clone by "
+            "pip install --constraint constraints.txt -e '.[dask]'"
+        ) from None
     try:
         client = Client(scheduler)
     except (OSError, TypeError, ValueError) as error:
@@ -82,7 +86,7 @@ def _map_on_cluster(
     from distributed import KilledWorker, as_completed
 
     all_items, results = list(items), {}
-    run = partial(_run, function, installed_version())
+    run = partial(_run, function, _worker_version())
     futures = client.map(partial(run, 0), all_items, pure=False)
     # A future is known by its key here, since a task that is tried again has another one.
     index_of = {future.key: index for index, future in enumerate(futures)}
@@ -92,7 +96,7 @@ def _map_on_cluster(
     try:
         for future in running:
             index = index_of.pop(future.key)
-            if _may_pass(future.exception()) and num_tries[index] < TRIES:
+            if _is_transient(future.exception()) and num_tries[index] < TRIES:
                 again = client.submit(run, 2 ** num_tries[index], all_items[index], pure=False)
                 index_of[again.key] = index
                 num_tries[index] += 1
@@ -107,8 +111,8 @@ def _map_on_cluster(
 
 
 def _run(function: Callable[[T], R], expected_version: str, delay: float, item: T) -> R:
-    if installed_version() != expected_version:  # it joined after the others were checked, and must not write anything
-        raise PipelineError(f"a worker has another version: expected {expected_version}, got {installed_version()}")
+    if _worker_version() != expected_version:  # it joined after the others were checked, and must not write anything
+        raise PipelineError(f"a worker has another version: expected {expected_version}, got {_worker_version()}")
     _keep_freed_memory()
     time.sleep(delay)
     return function(item)
@@ -126,8 +130,8 @@ def _keep_freed_memory() -> None:
             ctypes.CDLL(None).mallopt(option, MAX_MMAP_THRESHOLD)
 
 
-def _may_pass(error: BaseException | None) -> bool:
-    return isinstance(error, OSError) and error.errno in PASSING_ERRORS
+def _is_transient(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in TRANSIENT_ERRORS
 
 
 def _check_workers(client: "Client", shared_dir: Path) -> None:
@@ -138,10 +142,10 @@ def _check_workers(client: "Client", shared_dir: Path) -> None:
         for worker, found in client.run(_describe_worker, probe, on_error="return").items():
             if isinstance(found, OSError):  # it was lost
                 continue
-            version, sees_files = (found, True) if isinstance(found, Exception) else found
-            if version != installed_version():
+            found_version, sees_files = (found, True) if isinstance(found, Exception) else found
+            if found_version != _worker_version():
                 raise InputError(
-                    f"scheduler {scheduler}: worker {worker}: expected {installed_version()}, got {version}. "
+                    f"scheduler {scheduler}: worker {worker}: expected {_worker_version()}, got {found_version}. "
                     "Install the same version on all workers and restart them."
                 )
             if not sees_files:
@@ -154,4 +158,21 @@ def _check_workers(client: "Client", shared_dir: Path) -> None:
 
 
 def _describe_worker(probe: Path) -> tuple[str, bool]:
-    return installed_version(), probe.exists()
+    """Describe the version of what a worker runs, and say whether it sees a file."""
+    try:
+        sees_files = probe.exists()
+    except OSError:
+        sees_files = False
+    return _worker_version(), sees_files
+
+
+@cache  # what a process has imported stays as it is
+def _worker_version() -> str:
+    """Describe the version of this package and of what decodes images, which can lack parts."""
+    from PIL.features import get_supported
+
+    try:
+        pyarrow = version("pyarrow")
+    except PackageNotFoundError:
+        pyarrow = "none"
+    return f"{installed_version()}, pyarrow {pyarrow}, decoders {' '.join(sorted(get_supported()))}"

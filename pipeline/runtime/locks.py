@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.runtime.signals import deferred_signals
 
 if sys.platform == "win32":
     import msvcrt
@@ -49,11 +50,12 @@ def exclusive_lock(path: Path, *, wait: bool) -> Iterator[None]:
             try:
                 yield
             finally:
-                if sys.platform == "win32":
-                    lock.close()  # Windows can't delete open files
-                # Windows also refuses while another process has it open; `git clean` may have removed it.
-                with suppress(PermissionError, FileNotFoundError):
-                    lock_path.unlink()
+                with deferred_signals():
+                    if sys.platform == "win32":
+                        lock.close()  # Windows can't delete open files
+                    # Windows also refuses while another process has it open; `git clean` may have removed it.
+                    with suppress(PermissionError, FileNotFoundError):
+                        lock_path.unlink()
             return
 
 

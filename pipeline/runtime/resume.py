@@ -1,4 +1,4 @@
-"""Stages that go on where an earlier run of theirs was killed: what is finished is kept and proven, not made again."""
+"""Resuming an interrupted stage: finished tasks are verified by their hashes and reused."""
 
 import hashlib
 import logging
@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from pipeline.runtime.files import exclusive_writer, hash_file, put_in_place, remove_dir, write_synced
+from pipeline.runtime.files import exclusive_writer, hash_file, put_in_place, remove_dir
 from pipeline.runtime.locks import temp_sibling
 from pipeline.runtime.signals import deferred_signals
 from pipeline.runtime.tasks import installed_version
@@ -20,8 +20,9 @@ from shardset.errors import named_os_errors
 from shardset.manifest import SetFile
 from shardset.models import render_json
 
-SET_NAME = "set"  # of the folder, within the work folder, that becomes the stage's output
-INPUTS_NAME = "inputs.sha256"  # of the file, among the records, that says for which inputs they hold
+SET_NAME = "set"  # of the step, whose folder becomes the stage's output
+RECORDS_SUFFIX = ".records"
+KEY_DIGITS = 16
 SHA256_BYTES = 32
 
 LOGGER = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Step:
 
     @property
     def records_dir(self) -> Path:
-        return self.dir.with_name(f"{self.dir.name}.records")
+        return self.dir.with_name(f"{self.dir.name}{RECORDS_SUFFIX}")
 
     @property
     def num_bytes(self) -> int:
@@ -99,25 +100,30 @@ class Step:
 def open_step(work_dir: Path, name: str, *inputs: object) -> Step:
     """Open a step of a stage. What an earlier run left of it is kept if that had the same inputs, and removed if not.
 
-    `inputs` is all that the step's files depend on, as plain data. The version of this package is added to it.
+    `inputs` is all that the step's files depend on, as plain data. The version of this package is added to it. The hash
+    of both is part of the folder's name, so that a task of an earlier run, which may still be running on a cluster,
+    finds its folder gone.
     """
-    step = Step(work_dir / name)
-    key = hashlib.sha256(render_json([installed_version(), *inputs]).encode()).hexdigest()
-    key_path = step.records_dir / INPUTS_NAME
-    if not (key_path.exists() and key_path.read_text(encoding="utf-8") == key and step.dir.exists()):
-        for folder in (step.records_dir, step.dir):  # the records first, because they vouch for the files
-            if folder.exists():
-                shutil.rmtree(folder)
-            folder.mkdir()
-        write_synced(key_path, key)
-    elif num_finished := sum(map(_is_record, step.records_dir.iterdir())):
-        LOGGER.info("Going on with what an earlier run has finished: %s", f"{num_finished:,} of its tasks")
+    key = hashlib.sha256(render_json([installed_version(), *inputs]).encode()).hexdigest()[:KEY_DIGITS]
+    step = Step(work_dir / f"{name}-{key}")
+    remove_others(step, name)
+    for folder in (step.dir, step.records_dir):
+        folder.mkdir(exist_ok=True)
+    if num_finished := sum(map(_is_record, step.records_dir.iterdir())):
+        LOGGER.info("Resuming an interrupted run, finished tasks: %s", f"{num_finished:,}")
     return step
+
+
+def remove_others(step: Step, name: str) -> None:
+    """Remove the folders of all other steps of this name, the records first, because they vouch for the files."""
+    for folder in sorted(step.dir.parent.glob(f"{name}-*"), key=lambda path: path.suffix != RECORDS_SUFFIX):
+        if folder not in (step.dir, step.records_dir):
+            shutil.rmtree(folder, ignore_errors=True)  # a task of an earlier run may still write there
 
 
 @contextmanager
 def resume_dir(target_dir: Path, *, fresh: bool = False) -> Iterator[Path]:
-    """Yield a work folder, whose folder SET_NAME replaces `target_dir` when the block succeeds.
+    """Yield a work folder. The folder of its step SET_NAME replaces `target_dir` when the block succeeds.
 
     If the block fails or the process is killed, `target_dir` stays as it was, and a work folder with a finished task is
     kept. The next call yields it again, unless it is to start `fresh`. The work folder is next to `target_dir`, where
@@ -132,7 +138,8 @@ def resume_dir(target_dir: Path, *, fresh: bool = False) -> Iterator[Path]:
         is_done = False
         try:
             yield work_dir
-            put_in_place(work_dir / SET_NAME, target_dir)
+            (set_dir,) = (path for path in work_dir.glob(f"{SET_NAME}-*") if path.suffix != RECORDS_SUFFIX)
+            put_in_place(set_dir, target_dir)
             is_done = True
         finally:
             with deferred_signals():
@@ -141,8 +148,8 @@ def resume_dir(target_dir: Path, *, fresh: bool = False) -> Iterator[Path]:
 
 
 def _has_records(work_dir: Path) -> bool:
-    return any(map(_is_record, work_dir.glob("*.records/*")))
+    return any(map(_is_record, work_dir.glob(f"*{RECORDS_SUFFIX}/*")))
 
 
 def _is_record(path: Path) -> bool:
-    return path.name != INPUTS_NAME and not path.name.endswith(".tmp")
+    return not path.name.endswith(".tmp")

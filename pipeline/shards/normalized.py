@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.runtime.resume import Step
 from pipeline.runtime.tasks import MapTasks, ignore
-from pipeline.shards.writer import ShardTask, write_shards
+from pipeline.shards.writer import ShardTask, can_link, write_shards
 from shardset.manifest import Dtype, Normalization, SetFile, Shard, Split, SplitShards
 from shardset.normalization import normalize_pixels
 from shardset.reader import Array, Labels, ShardReader, split_range
@@ -49,14 +49,15 @@ def files_verified_on_read(raw: ShardSet, samples_per_shard: int) -> set[SetFile
     }
 
 
-def num_new_bytes(raw: ShardSet, dtype: Dtype, samples_per_shard: int) -> int:
-    """Return the size of all images as `dtype`, without those whose file is shared with `raw`."""
+def num_new_bytes(raw: ShardSet, dtype: Dtype, samples_per_shard: int, shards_dir: Path) -> int:
+    """Return the size of all images as `dtype`, without those whose file `shards_dir` can share with `raw`."""
+    can_share = can_link(raw.dir / raw.shards("train")[0].images.path, shards_dir)
     size = prod(raw.manifest.image_shape) * np.dtype(dtype).itemsize
     return sum(
         size * (stop - start)
         for split, of_split in raw.manifest.splits.items()
         for start, stop in split_range(0, of_split.samples, samples_per_shard)
-        if not is_shared(plan_pieces(raw, split, start, stop), dtype)
+        if not can_share or not is_shared(plan_pieces(raw, split, start, stop), dtype)
     )
 
 

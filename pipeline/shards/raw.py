@@ -1,6 +1,5 @@
 """Raw sets: the pixels of a dataset as they come from its source."""
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
-from pipeline.runtime.resume import SET_NAME, Step, open_step
+from pipeline.runtime.resume import SET_NAME, Step, open_step, remove_others
 from pipeline.runtime.tasks import MapTasks, Tally, ignore, imap_on_threads
 from pipeline.shards.writer import ShardJob, ShardTask, plan_shards, remove_unfinished, write_shard
 from shardset.content import Digests, hash_content, hash_images
@@ -98,20 +97,24 @@ class DecodedSet:
 
 def open_decoded(work_dir: Path, dataset: str, samples: Samples) -> Step:
     """Open the step whose folder all samples of a source are decoded into; see `open_step`."""
-    final = Step(work_dir / SET_NAME)
-    if final.dir.exists() and not final.records_dir.exists():  # killed after `use_as_set`
-        final.dir.rename(work_dir / DECODED_NAME)
     preparation = msgspec.to_builtins(samples.preparation)
-    return open_step(work_dir, DECODED_NAME, dataset, samples.inputs, samples.channels, preparation, np.__version__)
+    step = open_step(work_dir, DECODED_NAME, dataset, samples.inputs, samples.channels, preparation, np.__version__)
+    final_dir = _final_dir(step)
+    if final_dir.exists():  # killed after `use_as_set`
+        step.dir.rmdir()
+        final_dir.rename(step.dir)
+    return step
 
 
 def use_as_set(decoded: Step) -> None:
     """Make the folder of decoded samples the set that the stage writes."""
-    final = Step(decoded.dir.with_name(SET_NAME))
-    for folder in (final.records_dir, final.dir):  # of an earlier run that wrote a selection
-        if folder.exists():
-            shutil.rmtree(folder)
+    final = Step(_final_dir(decoded))
+    remove_others(final, SET_NAME)  # of an earlier run that wrote a selection
     decoded.dir.rename(final.dir)
+
+
+def _final_dir(decoded: Step) -> Path:
+    return decoded.dir.with_name(decoded.dir.name.replace(DECODED_NAME, SET_NAME))
 
 
 @dataclass(frozen=True)

@@ -104,8 +104,9 @@ def write_selection(
         origin, chosen = selection[task.split]
         return SelectedShard(raw.reader, [*_find_pieces(raw, origin, chosen[task.start : task.stop])])
 
+    step = open_step(raw.dir.parent, SET_NAME, raw.manifest.content_sha256, content, sizes)
     splits = write_shards(
-        open_step(raw.dir.parent, SET_NAME, raw.manifest.content_sha256, content, sizes),
+        step,
         sizes,
         source_of,
         dtype="uint8",
@@ -114,7 +115,7 @@ def write_selection(
         map_tasks=map_tasks,
         done=Tally(progress, "Moving to splits", sum(sizes.values())).add,
     )
-    return ShardSet(raw.dir.with_name(SET_NAME), replace(raw.manifest, splits=splits, content_sha256=content))
+    return ShardSet(step.dir, replace(raw.manifest, splits=splits, content_sha256=content))
 
 
 @dataclass(frozen=True)

@@ -166,6 +166,17 @@ def save_manifest(manifest: Manifest, set_dir: Path) -> None:
     write_synced(set_dir / MANIFEST_NAME, render_manifest(manifest))
 
 
+def can_link(path: Path, folder: Path) -> bool:
+    """Say whether a file can have another name in a folder."""
+    temp_path = folder / f".{os.urandom(8).hex()}.tmp"
+    try:
+        os.link(path.resolve(), temp_path)
+    except OSError:  # it is on another disk, or the file system has no hard links
+        return False
+    temp_path.unlink()
+    return True
+
+
 def _link_file(job: ShardJob, name: str) -> SetFile | None:
     """Let `name` be another name of a file that holds the same images, where there is one and it can have two names."""
     if (found := job.source.find_file()) is None:
@@ -177,8 +188,9 @@ def _link_file(job: ShardJob, name: str) -> SetFile | None:
         os.link((source_dir / file.path).resolve(), temp_path)
     except OSError:  # it is on another disk, or the file system has no hard links
         return None
-    with named_os_errors(temp_path), temp_path.open("rb") as linked:
-        os.fsync(linked.fileno())
+    if sys.platform != "win32":  # it can't flush files that are open for reading
+        with named_os_errors(temp_path), temp_path.open("rb") as linked:
+            os.fsync(linked.fileno())
     temp_path.replace(path)
     temp_path.unlink(missing_ok=True)  # if both were names of one file already, a rename does nothing
     return replace(file, path=name)

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 SIZE_HINT = (
-    "Set images.size in params.yaml to a smaller one, or free space, or make data a link to a folder on another disk."
+    "Set images.size in params.yaml to a smaller value, or free space, or make data/raw a link to a folder on another "
+    "disk."
 )
 
 
@@ -64,7 +65,8 @@ def download_dataset(  # noqa: PLR0913 (what every stage takes, and where to fet
         num_samples = sum(samples.num_samples.values())
         num_copies = 2 if images.unreadable == "skip" or any(images.fractions.values()) else 1
         num_bytes = num_copies * num_samples * prod(samples.image_shape)
-        check_free_space(raw_dir, num_bytes - step.num_bytes - Step(work_dir / SET_NAME).num_bytes, SIZE_HINT)
+        num_there = sum(Step(folder).num_bytes for folder in (step.dir, *work_dir.glob(f"{SET_NAME}-*")))
+        check_free_space(raw_dir, num_bytes - num_there, SIZE_HINT)
         tally = Tally(progress, "Decoding", num_samples)
         decoded = write_samples(step, name, samples, map_tasks, tally, on_cluster=scheduler is not None)
         check_content(decoded.manifest, dataset.content_sha256 if dataset else None)

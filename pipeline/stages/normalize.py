@@ -47,7 +47,7 @@ def normalize_shards(
         size = params.samples_per_shard
         with resume_dir(shards_dir, fresh=fresh) as work_dir, open_workers(scheduler, work_dir) as map_tasks:
             step = open_step(work_dir, SET_NAME, render_manifest(raw.manifest), render_manifest(manifest), size)
-            check_free_space(shards_dir, num_new_bytes(raw, params.dtype, size) - step.num_bytes, DTYPE_HINT)
+            check_free_space(shards_dir, num_new_bytes(raw, params.dtype, size, step.dir) - step.num_bytes, DTYPE_HINT)
             raw.verify(exclude=files_verified_on_read(raw, size), map_files=map_tasks)
             tally = Tally(progress, "Normalizing", sum(of.samples for of in raw.manifest.splits.values()))
             splits = write_normalized_shards(raw, step, normalization, params.dtype, size, map_tasks, tally.add)

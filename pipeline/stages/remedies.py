@@ -13,8 +13,9 @@ REPAIR_HINT = (
 )
 
 DTYPE_HINT = (
-    "Set normalize.dtype to uint8 in params.yaml, which takes a quarter of float32 and is read as the same values, or "
-    "free space, or make data/shards a link to a folder on another disk."
+    "Set normalize.dtype to uint8 in params.yaml, which is read as the same values: it takes a quarter of float32, or "
+    "no space if normalize.samples_per_shard is that of data/raw. Or free space, or make data/shards a link to a "
+    "folder on another disk."
 )
 
 # No command that starts the pipeline: after `make repro`, DVC may not be on the PATH.

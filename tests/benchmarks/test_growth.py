@@ -124,6 +124,7 @@ def test_stages_are_measured_on_workers(folder, monkeypatch):
 
 @pytest.mark.slow
 def test_all_stages_are_measured_on_drawn_images(folder, monkeypatch):
+    pytest.importorskip("matplotlib", reason="the extra bench is not installed")
     monkeypatch.setattr(sys, "argv", ["growth", "40"])
     growth.main()
     (measured,) = json.loads((folder / "results.json").read_bytes())["growth"]["sizes"]

@@ -15,7 +15,7 @@ from tests.helpers.workspace import assert_fails
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "work", "written"),
-    [("normalize", ".shards.work.tmp", "set/train/images-*"), ("audit", ".audit.work.tmp", "survey/*")],
+    [("normalize", ".shards.work.tmp", "set-*/train/images-*"), ("audit", ".audit.work.tmp", "survey-*/*")],
 )
 def test_stopped_stage_leaves_only_finished_work(stage, work, written, workspace, synthetic_raw):
     shutil.copytree(synthetic_raw, workspace.path / "data/raw")

@@ -166,9 +166,10 @@ def test_stage_that_was_killed_on_a_cluster_goes_on_with_threads(cluster, images
     with workspace.start("normalize", "--scheduler", cluster) as stage:
         kill_when_busy(stage, work_dir.parent)
     assert stage.returncode == -9
-    finished = [record.name.partition("-") for record in work_dir.glob("set.records/*-*.npy")]
+    finished = [record.name.partition("-") for record in work_dir.glob("set-*.records/*-*.npy")]
     files = [f"{split}/images-{name}" for split, _, name in finished]
-    written = {file: (work_dir / "set" / file).stat().st_ino for file in files}
+    (set_dir,) = (path for path in work_dir.glob("set-*") if path.suffix != ".records")
+    written = {file: (set_dir / file).stat().st_ino for file in files}
     assert 0 < len(written) < 48
     assert_succeeds(workspace.pipeline("normalize"))
     assert {file: (workspace.path / "data/shards" / file).stat().st_ino for file in files} == written

@@ -135,13 +135,14 @@ def test_repro_goes_on_after_it_was_killed(project):
     repro = subprocess.Popen(
         ["dvc", "repro", "normalize"], cwd=project.path, env=project.environment, start_new_session=True
     )
-    while not [*work_dir.glob("set.records/*-*.npy")]:
+    while not [*work_dir.glob("set-*.records/*-*.npy")]:
         assert repro.poll() is None
         time.sleep(0.005)
     os.killpg(repro.pid, signal.SIGKILL)
     repro.wait()
-    finished = [record.name.partition("-") for record in work_dir.glob("set.records/*-*.npy")]
-    written = {name: (work_dir / "set" / name).stat().st_ino for name in (f"{s}/images-{n}" for s, _, n in finished)}
+    finished = [record.name.partition("-") for record in work_dir.glob("set-*.records/*-*.npy")]
+    (set_dir,) = (path for path in work_dir.glob("set-*") if path.suffix != ".records")
+    written = {name: (set_dir / name).stat().st_ino for name in (f"{s}/images-{n}" for s, _, n in finished)}
     assert 0 < len(written) < 36
     assert project.repro("normalize") == {"normalize"}
     assert {name: (project.path / "data/shards" / name).stat().st_ino for name in written} == written

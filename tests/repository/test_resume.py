@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 
 def shard_times(folder):
-    return {path.relative_to(folder).as_posix(): path.stat().st_mtime for path in folder.glob("*/images-*.npy")}
+    return {f"{path.parent.name}/{path.name}": path.stat().st_mtime for path in folder.rglob("images-*.npy")}
 
 
 def test_repaired_image_costs_only_its_own_shard(workspace):
@@ -49,10 +49,10 @@ def test_deleted_outputs_do_not_hide_finished_work(workspace):
     (images_dir / "val/cat/0.jpg").write_bytes((images_dir / "val/cat/0.jpg").read_bytes()[:-200])
     assert workspace.run("dvc", "repro", "download").returncode == 255
     assert not (workspace.path / "data/raw").exists()
-    finished = shard_times(workspace.path / "data/.raw.work.tmp/decoded")
+    finished = shard_times(workspace.path / "data/.raw.work.tmp")
     done = workspace.pipeline("download")
     assert_fails(done, 2, "val/cat/0.jpg")
-    assert shard_times(workspace.path / "data/.raw.work.tmp/decoded") == finished
+    assert shard_times(workspace.path / "data/.raw.work.tmp") == finished
     assert_fails(workspace.pipeline("download", "--fresh"), 2, "val/cat/0.jpg")
-    fresh = shard_times(workspace.path / "data/.raw.work.tmp/decoded")
+    fresh = shard_times(workspace.path / "data/.raw.work.tmp")
     assert all(fresh[name] > finished[name] for name in finished)

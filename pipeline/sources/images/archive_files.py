@@ -1,16 +1,18 @@
 """Files inside of archives, opened by their place: no list of the archive's members is needed for that."""
 
 import io
+import os
 import struct
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from pipeline.errors import UnreadableImageError
 from pipeline.sources.images.decode import decoder_errors
-from shardset.errors import named_os_errors
+from shardset.errors import InputError, named_os_errors
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -24,20 +26,22 @@ ENCRYPTED_FLAG = 1
 
 @dataclass(frozen=True)
 class TarFiles:
-    """Opens the files of a .tar by offset and size."""
+    """Opens the files of a .tar of `num_bytes` by offset and size."""
 
     path: Path
+    num_bytes: int
 
     def open(self, _name: str, place: Sequence[int]) -> BinaryIO:
         start, size = place
-        return io.BufferedReader(_Section(self.path, start, size))
+        return io.BufferedReader(_open_section(self, start, size))
 
 
 @dataclass(frozen=True)
 class ZipFiles:
-    """Opens the files of a .zip by what `zip_place` returns."""
+    """Opens the files of a .zip of `num_bytes` by what `zip_place` returns."""
 
     path: Path
+    num_bytes: int
 
     def open(self, name: str, place: Sequence[int]) -> BinaryIO:
         info = zipfile.ZipInfo(name)
@@ -45,12 +49,12 @@ class ZipFiles:
         if info.flag_bits & ENCRYPTED_FLAG:
             raise UnreadableImageError("encrypted")
         with decoder_errors():
-            with _Section(self.path, start, LOCAL_HEADER.size) as section:
+            with _open_section(self, start, LOCAL_HEADER.size) as section:
                 signature, name_bytes, extra_bytes = LOCAL_HEADER.unpack(section.readall())
             start += LOCAL_HEADER.size + name_bytes + extra_bytes
-            if signature != LOCAL_SIGNATURE or start + info.compress_size > self.path.stat().st_size:
+            if signature != LOCAL_SIGNATURE or start + info.compress_size > self.num_bytes:
                 raise zipfile.BadZipFile("Bad file header")
-            content = _Section(self.path, start, info.compress_size)
+            content = _open_section(self, start, info.compress_size)
             return cast("BinaryIO", zipfile.ZipExtFile(content, "r", info, close_fileobj=True))
 
 
@@ -59,13 +63,24 @@ def zip_place(info: zipfile.ZipInfo) -> tuple[int, ...]:
     return info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type, info.flag_bits
 
 
+def _open_section(archive: TarFiles | ZipFiles, start: int, size: int) -> "_Section":
+    path = archive.path
+    with named_os_errors(path):
+        file = path.open("rb", buffering=0)
+        num_bytes = os.fstat(file.fileno()).st_size
+    if num_bytes != archive.num_bytes:
+        file.close()
+        raise InputError(
+            f"source {path}: changed since it was listed: expected {archive.num_bytes:,} bytes, got {num_bytes:,}"
+        )
+    return _Section(file, path, start, size)
+
+
 class _Section(io.RawIOBase):
     """A part of a file, as a file of its own."""
 
-    def __init__(self, path: Path, start: int, size: int) -> None:
-        with named_os_errors(path):
-            self._file = path.open("rb", buffering=0)
-        self._path, self._start, self._size = path, start, size
+    def __init__(self, file: FileIO, path: Path, start: int, size: int) -> None:
+        self._file, self._path, self._start, self._size = file, path, start, size
         self._position = 0
 
     def readable(self) -> bool:

@@ -67,7 +67,7 @@ class Tar:
     """An uncompressed tar archive. Raises InputError if it is damaged or incomplete."""
 
     def __init__(self, path: Path) -> None:
-        self.files = TarFiles(path.absolute())
+        self.files = TarFiles(path.absolute(), _size(path))
         archive = _Archive(place_values=2)
         try:
             with (
@@ -95,7 +95,7 @@ class Zip:
     """A zip archive. Raises InputError if it is damaged or incomplete."""
 
     def __init__(self, path: Path) -> None:
-        self.files = ZipFiles(path.absolute())
+        self.files = ZipFiles(path.absolute(), _size(path))
         archive = _Archive(place_values=6)
         try:
             with decoder_errors(), named_os_errors(path), zipfile.ZipFile(path) as listed:
@@ -110,6 +110,11 @@ class Zip:
 
     def open(self, name: str) -> BinaryIO:
         return self.files.open(name, self.place(name))
+
+
+def _size(path: Path) -> int:
+    with named_os_errors(path):
+        return path.stat().st_size
 
 
 def _tar_member(member: tarfile.TarInfo) -> tuple[int, ...] | _Special:

@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError, _imaging
 from PIL.Image import Resampling, Transpose
 
 from pipeline.errors import NotAnImageError, UnreadableImageError
+from shardset.errors import ShardSetError
 from shardset.manifest import Preparation
 from shardset.models import printable
 from shardset.reader import Array
@@ -121,7 +122,7 @@ def decoder_errors() -> Iterator[None]:
     """Turn what Pillow and the readers of archives raise for damaged files into UnreadableImageError."""
     try:
         yield
-    except (UnreadableImageError, MemoryError):  # a lack of memory says nothing about the file
+    except (ShardSetError, MemoryError, ImportError):  # a lack of memory or of a package says nothing about the file
         raise
     except Image.DecompressionBombError:
         raise UnreadableImageError(f"more than {MAX_PIXELS // 10**6} megapixels") from None

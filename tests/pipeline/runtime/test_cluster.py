@@ -179,7 +179,7 @@ def test_worker_with_another_version_is_named(fault, found, scheduler_alone, tmp
         open_workers(scheduler_alone, tmp_path),
     ):
         pass
-    here = re.escape(tasks.installed_version())
+    here = re.escape(cluster_module._worker_version())
     expected = rf"scheduler {scheduler_alone}: worker tcp://\S+: expected {here}, got .*({found}).*\. Install the same "
     assert re.match(expected, str(raised.value))
     assert "\n" not in str(raised.value)

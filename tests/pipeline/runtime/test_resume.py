@@ -92,10 +92,10 @@ def test_leftovers_of_other_code_are_removed(step, tmp_path, monkeypatch):
     assert open_step(tmp_path, "letters", 1).find("a", Letter) is None
 
 
-def test_leftovers_without_a_statement_of_their_inputs_are_removed(step, tmp_path):
-    finish(step, "a", [])
-    (step.records_dir / "inputs.sha256").unlink()  # killed while it was opened
-    assert open_step(tmp_path, "letters", 1).find("a", Letter) is None
+def test_task_of_an_earlier_run_finds_its_folder_gone(step, tmp_path):
+    open_step(tmp_path, "letters", 2)
+    with pytest.raises(FileNotFoundError):
+        finish(step, "a", [])
 
 
 def run(target_dir, made, interrupt=lambda: None, *, fresh=False):
@@ -132,7 +132,7 @@ def test_run_that_goes_on_says_so(tmp_path, caplog):
         run(tmp_path / "set", [], fail)
     assert caplog.messages == []
     run(tmp_path / "set", [])
-    assert caplog.messages == ["Going on with what an earlier run has finished: 1 of its tasks"]
+    assert caplog.messages == ["Resuming an interrupted run, finished tasks: 1"]
 
 
 def test_fresh_run_starts_over(tmp_path):

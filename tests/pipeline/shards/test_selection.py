@@ -110,13 +110,14 @@ def test_moved_samples_keep_pixels_labels_and_order(tmp_path, monkeypatch):
     content = hash_content((hash_images(read_images(moved, s)), moved.labels(s)) for s in moved.manifest.splits)
     assert moved.manifest.content_sha256 == content
     listed = {file.path for file in moved.manifest.shard_files()}
-    assert hash_files(tmp_path / "set").keys() == listed
+    assert hash_files(moved.dir).keys() == listed
     before = {path: path.stat().st_mtime_ns for path in moved.dir.rglob("*.npy")}
     assert write_selection(raw, digests, selection, map_tasks).manifest == moved.manifest
     assert {path: path.stat().st_mtime_ns for path in moved.dir.rglob("*.npy")} == before  # nothing was written again
     other = select_samples(digests, {"train": [3, 4], "test": [0]}, {"val": 0.1})
     again = write_selection(raw, digests, other, map_tasks)
-    assert hash_files(tmp_path / "set").keys() == {file.path for file in again.manifest.shard_files()}
+    assert not moved.dir.exists()
+    assert hash_files(again.dir).keys() == {file.path for file in again.manifest.shard_files()}
 
 
 def test_selection_of_everything_is_known(tmp_path):

@@ -72,7 +72,9 @@ def kept(before, path):
 
 
 def decoded(tmp_path):
-    return tmp_path / ".raw.work.tmp/decoded"
+    """The folder that all samples were decoded into."""
+    (folder,) = (path for path in tmp_path.glob(".raw.work.tmp/decoded-*") if path.suffix != ".records")
+    return folder
 
 
 def assert_as_undisturbed(tmp_path, source, **changes):
@@ -189,18 +191,21 @@ def test_damaged_shard_is_decoded_again(damaged, folder, tmp_path):
 def test_run_killed_after_the_last_step_goes_on(damaged, folder, tmp_path):
     """The folder of decoded samples has become that of the set, and has not replaced data/raw yet."""
     before = image_times(decoded(tmp_path))
-    decoded(tmp_path).rename(tmp_path / ".raw.work.tmp/set")
+    folder_of_all = decoded(tmp_path)
+    folder_of_all.rename(folder_of_all.with_name(folder_of_all.name.replace("decoded", "set")))
     save_picture(damaged, 99)
     take(tmp_path, folder)
     assert len(kept(before, tmp_path / "raw")) == NUM_SHARDS - 1
     assert_as_undisturbed(tmp_path, folder)
 
 
-def test_set_of_a_selection_is_replaced_by_that_of_all_samples(damaged, folder, tmp_path):
-    """An earlier run was killed while it wrote the images that it had not skipped."""
-    (tmp_path / ".raw.work.tmp/set/train").mkdir(parents=True)
-    (tmp_path / ".raw.work.tmp/set/skipped.csv").touch()
-    (tmp_path / ".raw.work.tmp/set.records").mkdir()
+@pytest.mark.parametrize("has_records", [True, False])
+def test_set_of_a_selection_is_replaced_by_that_of_all_samples(has_records, damaged, folder, tmp_path):
+    """An earlier run was killed while it wrote the images that it had not skipped, or removed such ones."""
+    (tmp_path / ".raw.work.tmp/set-of-others/train").mkdir(parents=True)
+    (tmp_path / ".raw.work.tmp/set-of-others/skipped.csv").touch()
+    if has_records:
+        (tmp_path / ".raw.work.tmp/set-of-others.records").mkdir()
     save_picture(damaged, 99)
     take(tmp_path, folder)
     assert_as_undisturbed(tmp_path, folder)
@@ -213,7 +218,7 @@ def test_killed_run_goes_on_with_the_same_bytes(num_decoded, folder, tmp_path):
     command = [sys.executable, "-c", KILLED_RUN, str(folder), str(tmp_path / "raw"), str(num_decoded)]
     done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, check=False)
     assert done.returncode == -signal.SIGKILL
-    records = {path.name for path in tmp_path.glob(".raw.work.tmp/decoded.records/*-of-*")}
+    records = {path.name for path in tmp_path.glob(".raw.work.tmp/decoded-*.records/*-of-*")}
     assert len(records) == max(0, num_decoded - 1) // 3
     before = image_times(decoded(tmp_path))
     take(tmp_path, folder)

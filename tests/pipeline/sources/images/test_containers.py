@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pipeline.errors import UnreadableImageError
 from pipeline.sources.images.containers import Folder, open_container
 from shardset.errors import InputError
+from tests.helpers.image_files import make_image_folder, make_tar, make_zip
 
 FILES = {
     "train/cat/1.jpg": b"one",
@@ -407,3 +408,16 @@ def test_part_of_an_archive_seeks_as_a_file_does(tmp_path):
         assert (file.seek(3), file.seek(4, io.SEEK_CUR), file.read(1)) == (3, 7, content[7:8])
         with pytest.raises(ValueError, match="negative"):
             file.seek(-1)
+
+
+@pytest.mark.parametrize("pack", [make_tar, make_zip])
+def test_archive_that_changed_since_it_was_listed_is_named(pack, tmp_path):
+    path = pack(make_image_folder(tmp_path / "pictures"), tmp_path / "archive")
+    container = open_container(path)
+    name = container.listing.files[0]
+    with container.open(name) as file:
+        assert file.read()
+    with path.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(InputError, match=r"archive: changed since it was listed: expected [0-9,]+ bytes, got [0-9,]+"):
+        container.open(name)

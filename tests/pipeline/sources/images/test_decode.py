@@ -13,7 +13,15 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
 from pipeline.errors import NotAnImageError, UnreadableImageError
-from pipeline.sources.images.decode import decode_image, has_more_frames, open_image, read_header, silence_decoders
+from pipeline.sources.images.decode import (
+    decode_image,
+    decoder_errors,
+    has_more_frames,
+    open_image,
+    read_header,
+    silence_decoders,
+)
+from shardset.errors import InputError
 from shardset.manifest import Preparation
 from tests.helpers.image_files import make_picture, save_picture
 
@@ -304,3 +312,10 @@ def test_header_is_read_from_the_content(image_format):
         header = read_header(image)
     assert (header.format, header.width, header.height) == (image_format, 32, 16)
     assert not header.is_grey
+
+
+@pytest.mark.parametrize("error", [InputError("needs pyarrow"), ImportError("no _lzma"), MemoryError()], ids=repr)
+def test_what_the_machine_lacks_is_no_damage_of_the_image(error):
+    with pytest.raises(type(error)) as raised, decoder_errors():
+        raise error
+    assert raised.value is error
