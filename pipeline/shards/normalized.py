@@ -51,7 +51,7 @@ def files_verified_on_read(raw: ShardSet, samples_per_shard: int) -> set[SetFile
 
 def num_new_bytes(raw: ShardSet, dtype: Dtype, samples_per_shard: int, shards_dir: Path) -> int:
     """Return the size of all images as `dtype`, without those whose file `shards_dir` can share with `raw`."""
-    can_share = can_link(raw.dir / raw.shards("train")[0].images.path, shards_dir)
+    can_share = dtype == "uint8" and can_link(raw.dir / raw.shards("train")[0].images.path, shards_dir)
     size = prod(raw.manifest.image_shape) * np.dtype(dtype).itemsize
     return sum(
         size * (stop - start)

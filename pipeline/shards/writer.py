@@ -170,7 +170,7 @@ def can_link(path: Path, folder: Path) -> bool:
     """Say whether a file can have another name in a folder."""
     temp_path = folder / f".{os.urandom(8).hex()}.tmp"
     try:
-        os.link(path.resolve(), temp_path)
+        os.link(os.path.realpath(path), temp_path)
     except OSError:  # it is on another disk, or the file system has no hard links
         return False
     temp_path.unlink()
@@ -185,7 +185,7 @@ def _link_file(job: ShardJob, name: str) -> SetFile | None:
     path = job.step.dir / name
     temp_path = temp_sibling(path, os.urandom(8).hex())
     try:
-        os.link((source_dir / file.path).resolve(), temp_path)
+        os.link(os.path.realpath(source_dir / file.path), temp_path)
     except OSError:  # it is on another disk, or the file system has no hard links
         return None
     if sys.platform != "win32":  # it can't flush files that are open for reading
