@@ -33,11 +33,15 @@ def test_damaged_archive_is_fetched_again(fetch, server, tiny, tmp_path):
     assert fetch(server.url) == tiny.archive
 
 
-def test_concurrent_downloads_fetch_once(fetch, server, tiny):
+def test_concurrent_downloads_fetch_once(server, tiny, tmp_path):
     server.pause = 0.005
+
+    def fetch(_):
+        return fetch_archive(tiny.facts().archive, [server.url], tmp_path, lambda done, total: None).read_bytes()
+
     with ThreadPoolExecutor(4) as pool:
-        futures = [pool.submit(fetch, server.url) for _ in range(4)]
-        assert all(future.result() == tiny.archive for future in futures)
+        assert [*pool.map(fetch, range(4))] == [tiny.archive] * 4
+    assert [file.name for file in tmp_path.iterdir()] == ["tiny.tar.gz"]
     assert len(server.requests) == 1
 
 
