@@ -19,12 +19,10 @@ from pipeline.report.comparison import (
 from pipeline.report.proof import check_origin
 from pipeline.runtime.tasks import map_tasks
 from pipeline.shards.writer import save_manifest
-from pipeline.stages.normalize import normalize_shards
-from pipeline.stages.stats import write_stats
 from shardset.errors import CorruptDataError, DamagedFileError
 from shardset.shards import open_shards
 from tests.helpers.array_shards import write_arrays
-from tests.helpers.shard_sets import make_params, read_images, write_raw_set
+from tests.helpers.shard_sets import read_images, write_raw_set
 
 DTYPES = ["float32", "float16", "uint8"]
 
@@ -38,18 +36,6 @@ def raw(tmp_path_factory):
     splits = write_arrays(path / "raw", *load_all(uncut), samples_per_shard=12)
     save_manifest(replace(uncut.manifest, splits=splits), path / "raw")
     return open_shards(path / "raw")
-
-
-@pytest.fixture
-def normalize(raw, tmp_path):
-    """A function that normalizes the raw set and returns the shard set."""
-    write_stats(raw.dir, tmp_path / "stats.json")
-
-    def normalize_raw(**changes):
-        normalize_shards(raw.dir, tmp_path / "stats.json", tmp_path / "shards", make_params(**changes))
-        return open_shards(tmp_path / "shards")
-
-    return normalize_raw
 
 
 def load_all(shards):

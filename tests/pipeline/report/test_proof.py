@@ -16,12 +16,10 @@ from pipeline.report.proof import (
     value_table,
 )
 from pipeline.shards.writer import save_manifest
-from pipeline.stages.normalize import normalize_shards
-from pipeline.stages.stats import write_stats
 from shardset.errors import CorruptDataError
 from shardset.shards import open_shards
 from tests.helpers.audits import audit_with
-from tests.helpers.shard_sets import make_params, read_images, write_raw_set
+from tests.helpers.shard_sets import read_images, write_raw_set
 
 RGB = ("red", "green", "blue")
 DTYPES = ["float32", "float16", "uint8"]
@@ -33,18 +31,6 @@ def raw(tmp_path_factory):
     pixels = np.random.default_rng(0).integers(0, 256, (60, 3, 8, 8), np.uint8)
     raw_dir = tmp_path_factory.mktemp("proof") / "raw"
     return write_raw_set(raw_dir, pixels[:30], val=pixels[30:40], test=pixels[40:])
-
-
-@pytest.fixture
-def normalize(raw, tmp_path):
-    """A function that normalizes the raw set and returns the shard set."""
-    write_stats(raw.dir, tmp_path / "stats.json")
-
-    def normalize_raw(**changes):
-        normalize_shards(raw.dir, tmp_path / "stats.json", tmp_path / "shards", make_params(**changes))
-        return open_shards(tmp_path / "shards")
-
-    return normalize_raw
 
 
 def details_of(raw):

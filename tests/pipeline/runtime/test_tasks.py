@@ -1,13 +1,13 @@
-import pickle
-
 import pytest
 
-from pipeline.runtime.tasks import Tally, ignore, map_tasks
+from pipeline.runtime.tasks import Tally, map_tasks
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.report import write_report
 from pipeline.stages.stats import write_stats
 from shardset.errors import InputError
+from shardset.threads import ignore
 from tests.helpers.shard_sets import audit, make_images, make_params, write_raw_set
+from tests.helpers.task_sizes import recording_sizes
 from tests.helpers.workspace import hash_files
 
 
@@ -81,13 +81,9 @@ def test_tally_counts_on_all_threads():
 def test_task_carries_only_its_own_part_of_the_set(tmp_path, monkeypatch):
     sizes: list[int] = []
 
-    def record(function, items, done=ignore):
-        items = list(items)
-        results = map_tasks(function, items, done)
-        sizes.extend(len(pickle.dumps((function, *task))) for task in zip(items, results, strict=True))
-        return results
-
-    monkeypatch.setattr("pipeline.runtime.cluster.map_tasks", record)  # what stages get without a scheduler
+    monkeypatch.setattr(
+        "pipeline.runtime.cluster.map_tasks", recording_sizes(sizes)
+    )  # what stages get without a scheduler
     monkeypatch.setattr("pipeline.shards.raw.MAX_SAMPLES_PER_SHARD", 10)
     raw = write_raw_set(tmp_path / "raw", make_images(2000, (3, 4, 4)))
     sizes.clear()

@@ -1,17 +1,18 @@
-import pickle
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
 from pipeline.runtime.resume import resume_dir
-from pipeline.runtime.tasks import Tally, ignore, map_tasks
+from pipeline.runtime.tasks import Tally, map_tasks
 from pipeline.shards.raw import check_content, open_decoded, use_as_set, write_samples
 from shardset.content import hash_images
 from shardset.errors import CorruptDataError
 from shardset.manifest import Preparation
 from shardset.shards import verify_shards
+from shardset.threads import ignore
 from tests.helpers.shard_sets import content_hash, make_images, save_manifest
+from tests.helpers.task_sizes import recording_sizes
 from tests.helpers.workspace import hash_files
 
 IMAGES = make_images(30, (3, 8, 8))
@@ -101,13 +102,7 @@ def test_finished_shards_are_read_again_only_if_the_source_changed(on_cluster, t
 
 def test_task_carries_nothing_of_the_whole_dataset(tmp_path):
     sizes: list[int] = []
-
-    def record(function, items, done=ignore):
-        items = [*items]
-        sizes.extend(len(pickle.dumps((function, item))) for item in items)
-        return map_tasks(function, items, done)
-
-    write(tmp_path, Samples(Reader(is_same=True)), record, on_cluster=True)
+    write(tmp_path, Samples(Reader(is_same=True)), recording_sizes(sizes), on_cluster=True)
     assert len(sizes) == 5
     assert max(sizes) < 1000
 

@@ -1,17 +1,17 @@
 import hashlib
-import pickle
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.runtime.tasks import ignore, map_tasks
+from pipeline.runtime.tasks import map_tasks
 from pipeline.shards.selection import check_fractions, check_selection, select_samples, selects_all, write_selection
 from pipeline.sources.source import ArraySamples
 from shardset.content import hash_content, hash_images
 from shardset.errors import InputError
 from tests.helpers.shard_sets import decode_arrays, make_images, read_images
+from tests.helpers.task_sizes import recording_sizes
 from tests.helpers.workspace import hash_files
 
 FRACTIONS = st.sampled_from([None, 0.1, 0.25, 0.5])
@@ -132,13 +132,7 @@ def test_source_of_a_shard_is_small(tmp_path, monkeypatch):
     raw, digests, _, _ = stage(tmp_path, num_train=4000)
     selection = select_samples(digests, {"train": [], "test": []}, {"val": 0.1})
     sizes: list[int] = []
-
-    def record(function, items, done=ignore):
-        items = [*items]
-        sizes.extend(len(pickle.dumps((function, item))) for item in items)
-        return map_tasks(function, items, done)
-
-    write_selection(raw, digests, selection, record)
+    write_selection(raw, digests, selection, recording_sizes(sizes))
     assert len(sizes) > 100
     assert max(sizes) < 10_000
 

@@ -2,7 +2,6 @@ import csv
 import errno
 import json
 import os
-import pickle
 import shutil
 import signal
 import subprocess
@@ -22,13 +21,13 @@ from pipeline.audit.search_index import open_index
 from pipeline.audit.shard_survey import survey_shards
 from pipeline.errors import PipelineError
 from pipeline.runtime.resume import open_step
-from pipeline.runtime.tasks import ignore, map_tasks
 from pipeline.shards.writer import save_manifest
 from pipeline.stages.audit import audit_images
 from pipeline.stages.remedies import REPAIR_HINT
 from shardset.dataset import ShardDataset
 from shardset.errors import CorruptDataError, DamagedFileError, InputError
 from tests.helpers.shard_sets import audit, audit_params, make_images, read_images, write_raw_set
+from tests.helpers.task_sizes import recording_sizes
 from tests.helpers.workspace import hash_files
 
 SPLITS = [("train",), ("train", "val"), ("train", "test"), ("train", "val", "test")]
@@ -487,13 +486,8 @@ def test_tasks_are_small(tmp_path, monkeypatch):
     raw = write_raw_set(tmp_path / "raw", make_images(300, (1, 8, 8)))
     sizes: list[int] = []
 
-    def record(function, items, done=ignore):
-        items = list(items)
-        results = map_tasks(function, items, done)
-        sizes.extend(len(pickle.dumps((function, *task))) for task in zip(items, results, strict=True))
-        return results
-
     survey, search = (open_step(tmp_path, name) for name in ("survey", "search"))
+    record = recording_sizes(sizes)
     survey_shards(raw, survey, record)
     assert len(sizes) == 60
     find_near_duplicates(open_index(raw, survey.dir), search, record)
