@@ -20,7 +20,7 @@ def show_progress() -> Iterator["Progress"]:
             _print_log()
             yield update
     else:
-        from pipeline.runtime.tasks import ignore
+        from shardset.threads import ignore
 
         _print_log()
         yield ignore

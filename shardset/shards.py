@@ -17,7 +17,7 @@ from shardset.content import Digests, hash_content
 from shardset.errors import CorruptDataError, DamagedFileError, InputError
 from shardset.manifest import MANIFEST_NAME, Manifest, SetFile, Shard, Split, load_manifest
 from shardset.reader import Array, Labels, ShardReader
-from shardset.threads import MapFiles, ignore, map_on_threads
+from shardset.threads import MapTasks, ignore, map_on_threads
 from shardset.verification import ShardCheck, check_shard
 
 # Files and folders that programs leave in a set: file managers, NFS, notebooks, Python, and writers that were killed.
@@ -114,7 +114,7 @@ class ShardSet:
     def verify(
         self,
         exclude: Container[SetFile] = (),
-        map_files: MapFiles = map_on_threads,
+        map_files: MapTasks = map_on_threads,
         done: Callable[[int], None] = ignore,
     ) -> None:
         """Compare every file with the manifest, except those in `exclude`, and look for files that it doesn't list.
@@ -124,7 +124,7 @@ class ShardSet:
         """
         self._verify(exclude, map_files, done)
 
-    def verify_all(self, map_files: MapFiles = map_on_threads, done: Callable[[int], None] = ignore) -> None:
+    def verify_all(self, map_files: MapTasks = map_on_threads, done: Callable[[int], None] = ignore) -> None:
         """Verify every file as `verify` does, and for a set of pixels also recompute `content_sha256`.
 
         For pixels, this needs 32 bytes of memory per image. Raises CorruptDataError.
@@ -162,7 +162,7 @@ class ShardSet:
     def _verify(
         self,
         exclude: Container[SetFile],
-        map_files: MapFiles,
+        map_files: MapTasks,
         done: Callable[[int], None],
         *,
         with_digests: bool = False,

@@ -11,14 +11,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def ignore(_: object) -> None:
-    """Do nothing."""
+def ignore(*_: object) -> None:
+    """Do nothing, in place of a callback."""
 
 
-class MapFiles(Protocol):
-    """Applies a function to each item and returns the results in the items' order.
+class MapTasks(Protocol):
+    """Applies a function to each item and returns the results in the items' order. Stops at the first error.
 
-    `done` is called with each item whose result is there, one call at a time.
+    `done` is called with each item whose result is there, in any order, one call at a time.
     """
 
     def __call__(
@@ -27,7 +27,7 @@ class MapFiles(Protocol):
 
 
 def map_on_threads(function: Callable[[T], R], items: Iterable[T], done: Callable[[T], None] = ignore) -> list[R]:
-    """Map on threads, as `MapFiles` describes."""
+    """Map on threads, as `MapTasks` describes."""
     all_items, results = list(items), []
     with ThreadPoolExecutor(usable_cpus() + 1) as pool:  # one more, because a thread may wait for the disk
         for item, result in zip(all_items, pool.map(function, all_items), strict=True):

@@ -23,10 +23,10 @@ from pipeline.audit.outlines import ZOOMS, compare_outlines, compare_zoomed_outl
 from pipeline.audit.pairs import PAIR, Indices, Pairs, make_pairs
 from pipeline.audit.search_index import SearchIndex
 from pipeline.runtime.resume import Step
-from pipeline.runtime.tasks import MapTasks, ignore
 from shardset.manifest import SetFile, Split
 from shardset.models import Model
 from shardset.reader import Array, split_range
+from shardset.threads import MapTasks, ignore
 
 # Conventions, chosen by looking at pairs of CIFAR-10, see docs/near-duplicates.md.
 MAX_DISTANCE = 0.35

@@ -22,12 +22,12 @@ from pipeline.audit.search_index import part_name, write_part
 from pipeline.numerics.reduce import reduce_images
 from pipeline.numerics.sums import Integers, sum_images
 from pipeline.runtime.resume import Step
-from pipeline.runtime.tasks import MapTasks, ignore
 from shardset.content import Digests, hash_images
 from shardset.manifest import SetFile, Shard, Split
 from shardset.models import Model
 from shardset.reader import Array, ShardReader, split_range
 from shardset.shards import ShardSet
+from shardset.threads import MapTasks, ignore
 
 REDUCED_SIDE = 32  # pixels of the images in which borders, entropy and near-duplicates are looked for
 REDUCED_PER_BATCH = 128  # of large images there are few in a block, and each call costs as much as several images

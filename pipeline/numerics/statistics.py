@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from pipeline.numerics.sums import PIXEL_MAX, ChannelSums, merge_sums, sum_channels
-from pipeline.runtime.tasks import MapTasks, ignore, map_tasks
+from pipeline.runtime.tasks import map_tasks
 from shardset.manifest import Manifest, Shard, Split
 from shardset.reader import ShardReader
 from shardset.shards import ShardSet
 from shardset.statistics import Statistics
+from shardset.threads import MapTasks, ignore
 
 
 def compute_statistics(

@@ -1,4 +1,7 @@
-"""Shards compared with the raw pixels and labels that they were made from, every byte and every value."""
+"""Shards compared with the raw pixels and labels that they were made from, every byte and every value.
+
+Which raw samples a shard consists of is worked out by code of its own, because mistakes of `normalize` are to be found.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,11 +10,11 @@ from functools import partial
 import numpy as np
 
 from pipeline.report.proof import value_table
-from pipeline.runtime.tasks import MapTasks, ignore
 from shardset.errors import CorruptDataError
 from shardset.manifest import Shard, Split
 from shardset.reader import Array, ShardReader, split_range
 from shardset.shards import ShardSet
+from shardset.threads import MapTasks, ignore
 
 
 @dataclass(frozen=True)

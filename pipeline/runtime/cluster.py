@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.errors import PipelineError
-from pipeline.runtime.tasks import MapTasks, ignore, installed_version, map_tasks
+from pipeline.runtime.tasks import installed_version, map_tasks
 from shardset.errors import InputError
+from shardset.threads import MapTasks, ignore
 
 if TYPE_CHECKING:
     from distributed import Client

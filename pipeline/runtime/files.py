@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.runtime.locks import exclusive_lock, temp_sibling
@@ -44,18 +45,23 @@ def write_text(path: Path, text: str) -> None:
 
 def write_synced(path: Path, text: str) -> None:
     """Write UTF-8 text with LF line endings into a folder that no one else reads yet."""
-    with named_os_errors(path), path.open("w", encoding="utf-8", newline="\n") as file:
+    with open_synced(path, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
+
+
+@contextmanager
+def open_synced(path: Path, mode: str, **options: Any) -> Iterator[Any]:  # noqa: ANN401 (those of `open`)
+    """Open a file for writing, and flush it to disk at the end of the block. Raises OSError, which names the file."""
+    with named_os_errors(path), path.open(mode, **options) as file:
+        yield file
         file.flush()
         os.fsync(file.fileno())
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
     """Write CSV as `render_csv` renders it, row by row, into a folder that no one else reads yet."""
-    with named_os_errors(path), path.open("w", encoding="utf-8", newline="") as file:
+    with open_synced(path, "w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def render_csv(rows: Iterable[Iterable[object]]) -> str:

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from pipeline.runtime.files import exclusive_writer, hash_file, put_in_place, remove_dir
+from pipeline.runtime.files import exclusive_writer, hash_file, open_synced, put_in_place, remove_dir
 from pipeline.runtime.locks import temp_sibling
 from pipeline.runtime.signals import deferred_signals
 from pipeline.runtime.tasks import installed_version
@@ -80,10 +80,8 @@ class Step:
         data = msgspec.msgpack.encode(record)
         path = self.records_dir / task
         temp_path = temp_sibling(path, os.urandom(8).hex())
-        with named_os_errors(temp_path), temp_path.open("wb") as file:
+        with open_synced(temp_path, "wb") as file:
             file.write(hashlib.sha256(data).digest() + data)
-            file.flush()
-            os.fsync(file.fileno())
         temp_path.replace(path)
 
     def finish(self, task: str, kind: type[F], make: Callable[[], F]) -> None:

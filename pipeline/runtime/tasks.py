@@ -12,11 +12,11 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from threading import Event, Lock
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 from pipeline.runtime.signals import deferred_signals
 from shardset.errors import InputError
-from shardset.threads import usable_cpus
+from shardset.threads import ignore, usable_cpus
 
 AHEAD = 4  # items per thread that are worked on before their results are asked for
 
@@ -24,23 +24,10 @@ AHEAD = 4  # items per thread that are worked on before their results are asked 
 Progress = Callable[[str, int, int], None]
 FETCHING = "Fetching"
 
+Imap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # `map`, or `imap_on_threads`
+
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-def ignore(*_: object) -> None:
-    """Do nothing, in place of a callback."""
-
-
-class MapTasks(Protocol):
-    """Applies a function to each item and returns the results in the items' order. Stops at the first error.
-
-    `done` is called with each item whose result is there, in any order, one call at a time.
-    """
-
-    def __call__(
-        self, function: Callable[[T], R], items: Iterable[T], done: Callable[[T], None] = ignore
-    ) -> list[R]: ...
 
 
 class Tally:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.runtime.resume import Step
-from pipeline.runtime.tasks import MapTasks, ignore
 from pipeline.shards.writer import ShardTask, can_link, write_shards
 from shardset.manifest import Dtype, Normalization, SetFile, Shard, Split, SplitShards
 from shardset.normalization import normalize_pixels
 from shardset.reader import Array, Labels, ShardReader, split_range
 from shardset.shards import ShardSet
+from shardset.threads import MapTasks, ignore
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from pipeline.runtime.resume import SET_NAME, Step, open_step, remove_others
-from pipeline.runtime.tasks import MapTasks, Tally, ignore, imap_on_threads
+from pipeline.runtime.tasks import Imap, Tally, imap_on_threads
 from pipeline.shards.writer import ShardJob, ShardTask, plan_shards, remove_unfinished, write_shard
 from shardset.content import Digests, hash_content, hash_images
 from shardset.errors import CorruptDataError
@@ -19,12 +19,11 @@ from shardset.manifest import Manifest, Preparation, SetFile, Shard, Split, Spli
 from shardset.models import Model
 from shardset.reader import Array, Labels
 from shardset.shards import ShardSet
+from shardset.threads import MapTasks, ignore
 
 MAX_SAMPLES_PER_SHARD = 10_000
 MAX_BYTES_PER_SHARD = 256_000_000
 DECODED_NAME = "decoded"  # of the folder, within the work folder, with all samples of the source
-
-Imap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # `map`, or `imap_on_threads`
 
 
 class SampleReader(Protocol):

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from pipeline.runtime.resume import SET_NAME, open_step
-from pipeline.runtime.tasks import MapTasks, Progress, Tally, ignore
+from pipeline.runtime.tasks import Progress, Tally
 from pipeline.shards.raw import samples_per_shard
 from pipeline.shards.writer import ShardTask, write_shards
 from shardset.content import Digests, hash_content
@@ -18,6 +18,7 @@ from shardset.errors import InputError
 from shardset.manifest import SPLITS, Shard, Split
 from shardset.reader import Array, Labels, ShardReader, split_range
 from shardset.shards import ShardSet
+from shardset.threads import MapTasks, ignore
 
 HASHED_SAMPLES = 10_000  # at a time
 

@@ -13,10 +13,9 @@ from typing import Protocol
 import numpy as np
 from msgspec.structs import replace
 
-from pipeline.runtime.files import write_synced
+from pipeline.runtime.files import open_synced, write_synced
 from pipeline.runtime.locks import temp_sibling
 from pipeline.runtime.resume import Step
-from pipeline.runtime.tasks import MapTasks, ignore
 from shardset.errors import named_os_errors
 from shardset.manifest import (
     MANIFEST_NAME,
@@ -30,6 +29,7 @@ from shardset.manifest import (
 )
 from shardset.npy import little_endian, npy_header
 from shardset.reader import Array, Labels, split_range
+from shardset.threads import MapTasks, ignore
 
 FLUSHED_BYTES = 33_554_432
 if sys.platform == "linux":
@@ -168,12 +168,18 @@ def save_manifest(manifest: Manifest, set_dir: Path) -> None:
 
 def can_link(path: Path, folder: Path) -> bool:
     """Say whether a file can have another name in a folder."""
-    temp_path = folder / f".{os.urandom(8).hex()}.tmp"
+    temp_path = temp_sibling(folder / path.name, os.urandom(8).hex())
+    if is_linked := _link(path, temp_path):
+        temp_path.unlink()
+    return is_linked
+
+
+def _link(path: Path, new_path: Path) -> bool:
+    """Give a file another name, if that is possible."""
     try:
-        os.link(os.path.realpath(path), temp_path)
+        os.link(os.path.realpath(path), new_path)
     except OSError:  # it is on another disk, or the file system has no hard links
         return False
-    temp_path.unlink()
     return True
 
 
@@ -184,9 +190,7 @@ def _link_file(job: ShardJob, name: str) -> SetFile | None:
     source_dir, file = found
     path = job.step.dir / name
     temp_path = temp_sibling(path, os.urandom(8).hex())
-    try:
-        os.link(os.path.realpath(source_dir / file.path), temp_path)
-    except OSError:  # it is on another disk, or the file system has no hard links
+    if not _link(source_dir / file.path, temp_path):
         return None
     if sys.platform != "win32":  # it can't flush files that are open for reading
         with named_os_errors(temp_path), temp_path.open("rb") as linked:
@@ -203,7 +207,7 @@ def _write_npy(set_dir: Path, name: str, dtype: str, shape: tuple[int, ...], blo
     # A temporary name of its own, because a cluster may run two copies of a task at the same time.
     temp_path = temp_sibling(set_dir / name, os.urandom(8).hex())
     # Data are flushed to disk while more are made, so that little is left for fsync to wait for.
-    with named_os_errors(temp_path), temp_path.open("wb") as file, ThreadPoolExecutor(1) as flusher:
+    with open_synced(temp_path, "wb") as file, ThreadPoolExecutor(1) as flusher:
         file.write(header)
         flushes: list[Future[None]] = []
         for block in blocks:
@@ -215,7 +219,5 @@ def _write_npy(set_dir: Path, name: str, dtype: str, shape: tuple[int, ...], blo
                 flushes.append(flusher.submit(flush_data, file.fileno()))
         for flush in flushes:
             flush.result()
-        file.flush()
-        os.fsync(file.fileno())
     temp_path.replace(set_dir / name)
     return SetFile(path=name, bytes=num_bytes, sha256=sha256.hexdigest())

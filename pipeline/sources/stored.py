@@ -1,17 +1,16 @@
 """Samples of a source in the work folder of a stage, from where tasks read their own parts."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from pipeline.runtime.tasks import Imap
 from shardset.errors import named_os_errors
 from shardset.manifest import Preparation, Split
 from shardset.reader import BLOCK_VALUES, Array, Labels, split_range
-
-Imap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # `map`, or `imap_on_threads`
 
 
 @dataclass(frozen=True)

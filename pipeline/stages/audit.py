@@ -20,13 +20,14 @@ from pipeline.audit.survey import Survey, read_survey
 from pipeline.runtime.cluster import open_workers
 from pipeline.runtime.files import check_free_space, write_csv, write_json, write_synced
 from pipeline.runtime.resume import SET_NAME, Step, open_step, resume_dir
-from pipeline.runtime.tasks import MapTasks, Progress, Tally, ignore
+from pipeline.runtime.tasks import Progress, Tally
 from pipeline.stages.raw import open_raw
 from pipeline.stages.remedies import repair_hint
 from shardset.content import Digests
 from shardset.manifest import Split, render_manifest
 from shardset.models import render_json
 from shardset.shards import ShardSet
+from shardset.threads import MapTasks, ignore
 
 if TYPE_CHECKING:
     from pipeline.params import AuditParams

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from pipeline.runtime.cluster import open_workers
 from pipeline.runtime.files import check_free_space
 from pipeline.runtime.resume import SET_NAME, Step, resume_dir
-from pipeline.runtime.tasks import MapTasks, Progress, Tally, ignore
+from pipeline.runtime.tasks import Progress, Tally
 from pipeline.shards.raw import DecodedSet, check_content, open_decoded, use_as_set, write_samples
 from pipeline.shards.selection import check_fractions, check_selection, select_samples, selects_all, write_selection
 from pipeline.shards.writer import save_manifest
@@ -23,6 +23,7 @@ from pipeline.sources.source import open_source
 from pipeline.sources.stored import Source, StoredSamples
 from pipeline.stages.remedies import source_hint
 from shardset.manifest import Manifest
+from shardset.threads import MapTasks, ignore
 
 if TYPE_CHECKING:
     from pipeline.params import ImagesParams

@@ -10,7 +10,7 @@ from pipeline.numerics.schemes import choose_normalization
 from pipeline.runtime.cluster import open_workers
 from pipeline.runtime.files import check_free_space
 from pipeline.runtime.resume import SET_NAME, open_step, resume_dir
-from pipeline.runtime.tasks import Progress, Tally, ignore
+from pipeline.runtime.tasks import Progress, Tally
 from pipeline.shards.normalized import files_verified_on_read, num_new_bytes, write_normalized_shards
 from pipeline.shards.writer import copy_set_file, save_manifest, write_set_file
 from pipeline.stages.raw import open_raw
@@ -20,6 +20,7 @@ from shardset.manifest import Manifest, Normalization, render_manifest
 from shardset.normalization import normalization_table
 from shardset.shards import ShardSet
 from shardset.statistics import read_statistics
+from shardset.threads import ignore
 
 if TYPE_CHECKING:
     from pipeline.params import NormalizeParams
@@ -49,7 +50,7 @@ def normalize_shards(
             step = open_step(work_dir, SET_NAME, render_manifest(raw.manifest), render_manifest(manifest), size)
             check_free_space(shards_dir, num_new_bytes(raw, params.dtype, size, step.dir) - step.num_bytes, DTYPE_HINT)
             raw.verify(exclude=files_verified_on_read(raw, size), map_files=map_tasks)
-            tally = Tally(progress, "Normalizing", sum(of.samples for of in raw.manifest.splits.values()))
+            tally = Tally(progress, "Normalizing", raw.manifest.num_samples)
             splits = write_normalized_shards(raw, step, normalization, params.dtype, size, map_tasks, tally.add)
             raw.check_unchanged()
             manifest = replace(manifest, splits=splits)

@@ -18,10 +18,11 @@ from pipeline.report.proof import (
 from pipeline.report.tables import make_metrics, make_tables
 from pipeline.runtime.cluster import open_workers
 from pipeline.runtime.files import render_csv, write_json, write_text
-from pipeline.runtime.tasks import Progress, Tally, ignore
+from pipeline.runtime.tasks import Progress, Tally
 from pipeline.stages.raw import open_raw
 from pipeline.stages.remedies import corrupt_data_hint, repair_hint
 from shardset.shards import ShardSet, open_shards
+from shardset.threads import ignore
 
 REMAKE_HINT = "To rebuild the shards from data/raw, run `dvc repro --force --single-item stats normalize`."
 AUDIT_HINT = "To audit data/raw again, run `dvc repro --force --single-item audit`."

@@ -7,10 +7,11 @@ from msgspec import to_builtins
 from pipeline.numerics.statistics import compute_statistics
 from pipeline.runtime.cluster import open_workers
 from pipeline.runtime.files import write_json
-from pipeline.runtime.tasks import Progress, Tally, ignore
+from pipeline.runtime.tasks import Progress, Tally
 from pipeline.stages.raw import open_raw
 from pipeline.stages.remedies import repair_hint
 from shardset.statistics import Statistics
+from shardset.threads import ignore
 
 
 def write_stats(

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from pipeline.runtime.tasks import Progress, Tally, ignore, map_tasks
+from pipeline.runtime.tasks import Progress, Tally, map_tasks
 from pipeline.stages.remedies import repair_hint
 from shardset.manifest import Manifest
 from shardset.shards import open_shards
+from shardset.threads import ignore
 
 
 def verify_set(shards_dir: Path, progress: Progress = ignore) -> Manifest:

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.params import AuditParams, ImagesParams, NormalizeParams
 from pipeline.runtime.resume import resume_dir
-from pipeline.runtime.tasks import Progress, Tally, ignore, map_tasks
+from pipeline.runtime.tasks import Progress, Tally, map_tasks
 from pipeline.shards.raw import DecodedSet, open_decoded, use_as_set, write_samples
 from pipeline.shards.writer import save_manifest
 from pipeline.sources.source import ArraySamples
@@ -18,6 +18,7 @@ from pipeline.stages.stats import write_stats
 from shardset.content import hash_content, hash_images
 from shardset.manifest import Manifest
 from shardset.shards import ShardSet, open_shards
+from shardset.threads import ignore
 
 # Files that programs leave in a set, for each of IGNORED_NAMES at least one.
 LITTER = [

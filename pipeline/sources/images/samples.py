@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import UnreadableImageError
+from pipeline.runtime.tasks import Imap
 from pipeline.sources.images.catalog import Catalog
 from pipeline.sources.images.decode import (
     Header,
@@ -30,7 +31,7 @@ from pipeline.sources.images.facts import ImageFacts, read_facts
 from pipeline.sources.images.listing import Files
 from pipeline.sources.images.probe import check_decoder
 from pipeline.sources.images.stored_catalog import StoredCatalog, StoredImage, StoredNames, store_catalog
-from pipeline.sources.stored import Imap, StoredSamples
+from pipeline.sources.stored import StoredSamples
 from shardset.errors import InputError, named_os_errors
 from shardset.manifest import Preparation, Split
 from shardset.reader import Array, Labels

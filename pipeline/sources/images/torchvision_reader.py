@@ -13,11 +13,12 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import UnreadableImageError
+from pipeline.runtime.tasks import Imap
 from pipeline.sources.images.decode import Mode, open_image
 from pipeline.sources.images.facts import ImageFacts
 from pipeline.sources.images.samples import check_worker, decode_sample, in_blocks, unreadable_sample
 from pipeline.sources.images.torchvision_classes import explained, find_class, no_new_folders, open_splits
-from pipeline.sources.stored import Imap, load_rows
+from pipeline.sources.stored import load_rows
 from shardset.errors import InputError, named_os_errors
 from shardset.manifest import Preparation, Split
 from shardset.reader import Array, Labels

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.runtime.tasks import ignore
 from shardset.errors import InputError
 from shardset.shards import open_shards, verify_shards
+from shardset.threads import ignore
 from tests.helpers.image_files import make_image_folder, make_tar, save_picture
 from tests.helpers.shard_sets import download
 from tests.helpers.workspace import REPOSITORY, hash_files

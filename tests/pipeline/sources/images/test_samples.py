@@ -13,13 +13,14 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
-from pipeline.runtime.tasks import ignore, imap_on_threads
+from pipeline.runtime.tasks import imap_on_threads
 from pipeline.sources.images.catalog import read_catalog
 from pipeline.sources.images.decode import Header
 from pipeline.sources.images.samples import ImageSource, check_sizes, choose_mode
 from pipeline.sources.images.stored_catalog import LARGE_PIXELS
 from shardset.errors import InputError
 from shardset.manifest import Preparation
+from shardset.threads import ignore
 from tests.helpers.image_files import make_image_folder, make_parquet, make_tar, make_zip, save_picture
 
 requires_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.runtime.tasks import ignore
 from pipeline.sources.images.catalog import read_catalog
 from pipeline.sources.images.stored_catalog import StoredNames, store_catalog
+from shardset.threads import ignore
 from tests.helpers.image_files import make_image_folder, make_parquet, make_tar, make_zip, save_picture
 from tests.helpers.workspace import REPOSITORY
 
