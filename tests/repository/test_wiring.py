@@ -5,6 +5,7 @@ import difflib
 import re
 import shutil
 import tomllib
+from importlib.metadata import distribution
 from typing import get_type_hints
 
 import pytest
@@ -281,14 +282,36 @@ def test_readme_links_lead_to_files():
     assert {target for target in local if not (REPOSITORY / target).exists()} == set()
 
 
+PINS = re.findall(r"^(\S+)==(\S+)(?: ; .+)?$", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)
+
+
 def test_pinned_versions_satisfy_the_open_ranges():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    constraints = (REPOSITORY / "constraints.txt").read_text()
-    assert not re.search(r"://|@ |^-", constraints, re.MULTILINE)
-    pinned = {
-        canonicalize_name(name): version for name, version in re.findall(r"^(\S+)==(\S+)$", constraints, re.MULTILINE)
-    }
+    assert not re.search(r"://|@ |^-", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)
     for extra in (project["dependencies"], *project["optional-dependencies"].values()):
         for requirement in map(Requirement, extra):
             if requirement.name != project["name"]:
-                assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+                pinned = [version for name, version in PINS if name == canonicalize_name(requirement.name)]
+                assert pinned, requirement
+                assert all(map(requirement.specifier.contains, pinned)), requirement
+
+
+def test_every_installed_dependency_is_pinned():
+    pinned = {name for name, _ in PINS}
+    found, queue = set(), [("cifar-pipeline", frozenset({"check"}))]
+    while queue:
+        name, extras = queue.pop()
+        for requirement in map(Requirement, distribution(name).requires or ()):
+            if not any(applies(requirement, extra) for extra in ("", *extras)):
+                continue
+            dependency = canonicalize_name(requirement.name), frozenset(requirement.extras)
+            if dependency not in found:
+                found.add(dependency)
+                queue.append(dependency)
+    dependencies = {name for name, _ in found}
+    assert {"torch", "datasets", "mkdocs"} <= dependencies
+    assert dependencies <= pinned
+
+
+def applies(requirement, extra):
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
