@@ -26,14 +26,29 @@ WORKSPACE_FILES = (
 
 @dataclass(frozen=True)
 class Workspace:
-    """A git repository with the pipeline in it, to run commands in as a user does."""
+    """A git repository with the pipeline in it, to run commands in as a user does.
+
+    `home` is the user's home directory, which has the default remote. Workspaces in one folder have the same user.
+    """
 
     path: Path
+    home: Path | None = None  # the folder "home" next to the workspace
 
     @property
     def environment(self) -> dict[str, str]:
-        search_path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        return os.environ | {"PATH": search_path, "DVC_SITE_CACHE_DIR": str(self.path / ".dvc/tmp/site")}
+        home = str(self.home or self.path.parent / "home")
+        return os.environ | {
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "HOME": home,
+            "USERPROFILE": home,  # on Windows
+            "DVC_SITE_CACHE_DIR": str(self.path / ".dvc/tmp/site"),
+            "DVC_NO_ANALYTICS": "1",
+        }
+
+    @property
+    def default_remote(self) -> Path:
+        """Where `dvc push` stores data unless the workspace's configuration was changed."""
+        return Path(self.environment["HOME"]) / ".local/share/cifar-pipeline/remote"
 
     def run(self, *command: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -89,15 +104,14 @@ def make_workspace(path: Path) -> Workspace:
     return workspace
 
 
-def make_repository(path) -> Workspace:
+def make_repository(path: Path, home: Path | None = None) -> Workspace:
     path.mkdir()
-    workspace = Workspace(path)
+    workspace = Workspace(path, home)
     for command in (
         ["git", "init", "--quiet"],
         ["git", "config", "user.name", "Test"],
         ["git", "config", "user.email", "test@example.com"],
         ["dvc", "init", "--quiet"],
-        ["dvc", "config", "core.analytics", "false"],
     ):
         assert_succeeds(workspace.run(*command))
     return workspace
