@@ -4,9 +4,13 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 # A .venv is made again if its creation was interrupted, if its Python was removed, or if it was moved: its scripts, such
-# as pip, name their interpreter by its full path, after one of these three prefixes.
-NEW_VENV := $(shell python="$$(pwd -P)/.venv/bin/python"; test -x .venv/bin/python && test -e .venv/bin/activate && \
-  grep -qsF -e "!$$python" -e "'exec' $$python" -e "'exec' \"$$python" .venv/bin/pip || echo new-venv)
+# as pip, name their interpreter by its full path, after one of these three prefixes. One that uv made may lack pip, but
+# its activate names the folder.
+MADE_BY_UV := grep -qs '^uv = ' .venv/pyvenv.cfg
+NEW_VENV := $(shell venv="$$(pwd -P)/.venv"; test -x .venv/bin/python && test -e .venv/bin/activate && { \
+  grep -qsF -e "!$$venv/bin/python" -e "'exec' $$venv/bin/python" -e "'exec' \"$$venv/bin/python" .venv/bin/pip || \
+  { $(MADE_BY_UV) && grep -qF "'$$venv'" .venv/bin/activate; }; } || echo new-venv)
+PIP = $(shell $(MADE_BY_UV) && echo UV_PYTHON=.venv uv pip || echo .venv/bin/python -m pip)
 
 PROSE := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md $(wildcard docs/*.md docs/*/*.md) examples/train/README.md
 
@@ -41,13 +45,17 @@ test-fast: .venv/installed-test  ## Run the fast tests that need no browser
 soak: .venv/installed-test  ## Inject thousands of faults, generated from SEED, and print the outcomes
 	.venv/bin/python -m tests.soak $(SEED)
 
-check: .venv/installed-check  ## Check formatting, lint, types, spelling and prose
+check: .venv/installed-check  ## Check formatting, lint, types, prose, GitHub's files and the docs site
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	.venv/bin/mypy
 	.venv/bin/mypy --platform win32
 	.venv/bin/codespell $(PROSE) Makefile dvc.yaml params.yaml benchmarks examples pipeline shardset tests
 	.venv/bin/proselint check --config .proselintrc.json $(PROSE)
+	.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	.venv/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	.venv/bin/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	.venv/bin/python -m mkdocs build --quiet --strict
 
 # The demo must not change any file in git.
 ci:  ## Run everything that a change has to pass
@@ -80,8 +88,8 @@ from-scratch: .venv/installed  ## Check that a run from scratch reproduces the l
 # of JPEGs in train/CLASS, val/CLASS and test/CLASS, which are decoded instead of generated ones. BENCH_GROWTH may name
 # numbers of images, such as "10000 30000 100000", to also measure how the stages grow; these take an hour and a half.
 bench: .venv/installed-bench  ## Measure the stages against their lower bounds and against alternatives
-	-.venv/bin/python -m pip install --quiet --constraint constraints.txt "ffcv>=1.0"
-	-.venv/bin/python -m pip install --quiet --no-deps --target build/bench/huggingface --upgrade \
+	-$(PIP) install --constraint constraints.txt "ffcv>=1.0"
+	-$(PIP) install --no-deps --target build/bench/huggingface --upgrade \
 	  "datasets>=5" "huggingface_hub>=1" anyio "dill<0.4" h11 httpcore httpcore2 httpx httpx2 multiprocess pandas pyarrow \
 	  truststore xxhash
 	HUGGINGFACE_DIR="$$PWD/build/bench/huggingface" .venv/bin/python -m benchmarks.run
@@ -96,9 +104,9 @@ new-venv:
 	$(PYTHON) -m venv --clear .venv
 
 .venv/installed: pyproject.toml constraints.txt $(NEW_VENV)
-	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(PIP) install --constraint constraints.txt --editable .
 	touch $@
 
 .venv/installed-%: .venv/installed
-	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
+	$(PIP) install --constraint constraints.txt --editable '.[$*]'
 	touch $@

@@ -19,7 +19,7 @@ test "$1" = -c && exec {python} "$@"
 case "$(basename "$0") $1 $2" in
   "python -m venv")
     rm -rf .venv && mkdir -p .venv/bin && touch .venv/bin/activate
-    for name in python dvc pytest ruff mypy codespell proselint; do cp "$0" .venv/bin/$name; done
+    for name in python dvc pytest ruff mypy codespell proselint check-jsonschema; do cp "$0" .venv/bin/$name; done
     echo "#!$(pwd -P)/.venv/bin/python" > .venv/bin/pip ;;
   "python -m benchmarks.run") echo "HUGGINGFACE_DIR is $HUGGINGFACE_DIR" ;;
   "dvc init "*) mkdir .dvc ;;
@@ -60,6 +60,17 @@ def test_target_runs_in_a_folder_with_a_space(target, make):
     assert (f"HUGGINGFACE_DIR is {make.folder}/build/bench/huggingface\n" in done.stdout) == (target == "bench")
 
 
+def test_check_covers_workflows_citation_and_docs_site(make):
+    output = make("check").stdout
+    for schema, file in [
+        ("github-workflows", ".github/workflows/*.yml"),
+        ("dependabot", ".github/dependabot.yml"),
+        ("citation-file-format", "CITATION.cff"),
+    ]:
+        assert f"called: check-jsonschema --builtin-schema vendor.{schema} {file}\n" in output
+    assert "called: python -m mkdocs build --quiet --strict\n" in output
+
+
 def test_growth_is_measured_on_request(make, monkeypatch):
     assert "called: python -m benchmarks.growth" not in make("bench").stdout
     monkeypatch.setenv("BENCH_GROWTH", "1000 3000")
@@ -97,7 +108,7 @@ def test_incomplete_venv_is_made_again(missing, make):
     done = make("test")
     assert done.returncode == 0
     assert NEW_VENV in done.stdout
-    assert "pip install --quiet --constraint constraints.txt --editable .[test]" in done.stdout
+    assert "python -m pip install --constraint constraints.txt --editable .[test]" in done.stdout
 
 
 @pytest.mark.parametrize("change", [shutil.move, shutil.copytree])
@@ -107,18 +118,47 @@ def test_moved_venv_is_made_again(change, make, tmp_path):
     assert NEW_VENV in make("repro", tmp_path / "elsewhere").stdout
 
 
+def test_venv_made_by_uv_is_kept_and_filled_by_uv(make, tmp_path):
+    make("repro")
+    venv = make.folder / ".venv"
+    (venv / "bin/pip").unlink()
+    (venv / "pyvenv.cfg").write_text("uv = 0.13.9\n")
+    (venv / "bin/activate").write_text(f"VIRTUAL_ENV='{venv}'\n")
+    (venv / "installed").unlink()
+    shutil.copy(venv / "bin/python", venv / "bin/uv")  # stands for the one on PATH
+    done = make("repro")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert NEW_VENV not in done.stdout
+    assert "called: uv pip install --constraint constraints.txt --editable .\n" in done.stdout
+    assert "pip install" not in make("repro").stdout
+    shutil.move(make.folder, tmp_path / "elsewhere")
+    assert NEW_VENV in make("repro", tmp_path / "elsewhere").stdout
+
+
+# pip words its first lines in another way where the path of Python has a space or is long.
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ["a real folder", "d" * 150])
-def test_pip_of_a_real_venv_is_recognized(path, tmp_path):
-    # pip words its first lines in another way where the path of Python has a space or is long.
+@pytest.mark.parametrize(
+    ("command", "pip"),
+    [
+        pytest.param([sys.executable, "-m", "venv"], ".venv/bin/python -m pip install", id="venv"),
+        pytest.param(
+            ["uv", "venv", "--quiet", "--offline", "--python", sys.executable],
+            "UV_PYTHON=.venv uv pip install",
+            id="uv",
+            marks=pytest.mark.skipif(not shutil.which("uv"), reason="needs uv"),
+        ),
+    ],
+)
+def test_real_venv_is_recognized(command, pip, path, tmp_path):
     folder = tmp_path / path
     folder.mkdir()
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(REPOSITORY / name, folder)
-    subprocess.run([sys.executable, "-m", "venv", ".venv"], cwd=folder, check=True)
+    subprocess.run([*command, ".venv"], cwd=folder, check=True)
     done = subprocess.run(["make", "-n", "repro"], cwd=folder, capture_output=True, text=True, check=True)
     assert "-m venv" not in done.stdout
-    assert "pip install" in done.stdout
+    assert pip in done.stdout
 
 
 def test_folder_without_git_is_told_how_to_go_on(make):
