@@ -97,10 +97,12 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # mypy doesn't follow torch'
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """The class names. A label is an index into them."""
         return self._shards.manifest.classes
 
     @property
     def class_to_idx(self) -> Mapping[str, int]:
+        """The class index of each class name, read-only."""
         return MappingProxyType(self._class_to_idx)
 
     @property
@@ -124,7 +126,10 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # mypy doesn't follow torch'
         return self._normalization.std
 
     def denormalize(self, images: torch.Tensor) -> torch.Tensor:
-        """Map normalized images, (..., C, H, W), back to pixels scaled to [0, 1], up to rounding."""
+        """Map normalized images, (..., C, H, W), back to pixels scaled to [0, 1], up to rounding.
+
+        Returns a new tensor of the same dtype and device. Raises TypeError unless the images are floats.
+        """
         if not images.is_floating_point():
             raise TypeError(f"denormalize: images should be normalized floats, got {images.dtype}")
         mean, std = (
@@ -143,7 +148,10 @@ class ShardDataset(Dataset):  # type: ignore[misc]  # mypy doesn't follow torch'
         return len(self._data)
 
     def __getitem__(self, index: int | list[int]) -> tuple[Any, Any]:
-        """Read a sample, or for a list of indices, as a batch sampler gives them, a batch of stacked samples."""
+        """Read a sample, or for a list of indices, as a batch sampler gives them, a batch of stacked samples.
+
+        Negative indices count from the end. Raises IndexError for an index that is out of range.
+        """
         if isinstance(index, list):
             images, labels = default_collate(self.__getitems__(index))
             return images, labels

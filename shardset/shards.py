@@ -38,7 +38,11 @@ SAMPLES_NAME = "samples.csv"  # in the folder of each split, if its samples come
 
 @dataclass(frozen=True, repr=False)
 class ShardSet:
-    """A shard set on disk, open for reading."""
+    """A shard set on disk, open for reading: its folder as an absolute path, and its manifest.
+
+    Methods that read files raise DamagedFileError, which names a file that is missing or has the wrong size, dtype or
+    shape, and OSError, which names a file that the system can't read. Hashes are compared by `verify` and `verify_all`.
+    """
 
     dir: Path
     manifest: Manifest
@@ -74,11 +78,11 @@ class ShardSet:
         ]
 
     def images(self, shard: Shard) -> Array:
-        """Memory-map a shard's images, read-only (N, C, H, W) of the manifest's dtype. Raises CorruptDataError."""
+        """Memory-map a shard's images, read-only (N, C, H, W) of the manifest's dtype."""
         return self.reader.images(shard)
 
     def labels(self, split: Split) -> Labels:
-        """Read a split's labels, (N,) int64. Raises CorruptDataError."""
+        """Read a split's labels, (N,) int64: indices into the manifest's `classes`."""
         labels = np.empty(self.manifest.splits[split].samples, np.int64)
         for shard, start, stop in self.ranges(split):
             labels[start:stop] = self.reader.labels(shard)
@@ -212,7 +216,12 @@ def _is_ignored(name: str) -> bool:
 
 
 def open_shards(shards_dir: str | PathLike[str]) -> ShardSet:
-    """Open a shard set by its manifest. Raises CorruptDataError if the set is not complete."""
+    """Open a shard set, to read it as numpy arrays.
+
+    Only the manifest is read and compared with its own hash; `verify_shards` compares all files.
+
+    Raises CorruptDataError if the manifest is missing, so that the set is not complete, or if it was changed.
+    """
     path = Path(shards_dir)
     # Absolute, because cluster workers run in folders of their own.
     return ShardSet(path.absolute(), load_manifest(path))
@@ -221,7 +230,9 @@ def open_shards(shards_dir: str | PathLike[str]) -> ShardSet:
 def verify_shards(shards_dir: str | PathLike[str]) -> ShardSet:
     """Open a shard set and compare every byte with its manifest; for pixels, also recompute `content_sha256`.
 
-    Float values are not turned back into pixels, so their content hash is not recomputed. Raises CorruptDataError.
+    Float values are not turned back into pixels, so their content hash is not recomputed.
+
+    Raises CorruptDataError, which names all files that differ, are missing, or are not in the manifest.
     """
     shards = open_shards(shards_dir)
     shards.verify_all()

@@ -50,6 +50,10 @@ def read_statistics(path: Path) -> Statistics:
 
 
 def load_stats(path: str | PathLike[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Read the mean and std per channel from stats.json, ready for `transforms.Normalize`. Raises InputError."""
+    """Read the mean and std of each channel from stats.json, as `transforms.Normalize` takes them.
+
+    They are those of the train split, for pixels scaled to [0, 1], in the order of the channels. Raises InputError,
+    which names the file and the key that is wrong.
+    """
     stats = read_statistics(Path(path))
     return tuple(stats.mean.values()), tuple(stats.std.values())
