@@ -25,7 +25,7 @@ def render_params(source: str, suggestion: Suggestion) -> str:
     return Template(read_template("params.yaml")).substitute(
         source=_quote(source),
         size=suggestion.size,
-        resize="null" if suggestion.resize is None else suggestion.resize,
+        resize="" if suggestion.resize is None else f" {suggestion.resize}",  # null is empty, as DVC writes it
         dtype=suggestion.dtype,
         samples_per_shard=suggestion.samples_per_shard,
     )

@@ -16,7 +16,7 @@ LEFT_OUT = {
         "/examples",
         "# Repositories of their own, meant to be copied elsewhere.",
     ),
-    ".gitignore": ("/build/", "/dist/", ".hypothesis/", ".mypy_cache/", ".pytest_cache/", ".ruff_cache/"),
+    ".gitignore": ("/build/", "/dist/", "/uv.lock", ".hypothesis/", ".mypy_cache/", ".pytest_cache/", ".ruff_cache/"),
     ".gitattributes": (),
 }
 # In params.yaml each is there once.
@@ -27,11 +27,11 @@ REPLACEMENTS = {
     "; 369 MB": "; 2 bytes each",
     "; 185 MB": "; 1 byte each",
     " 10,000 float32 images take 123 MB.": "",
-    "  ignore: data/not_duplicates.csv": "  ignore: null  # a file goes into the deps of audit in dvc.yaml too",
+    "  ignore: data/not_duplicates.csv": "  ignore:  # a file goes into the deps of audit in dvc.yaml too",
     "dataset: cifar10": "dataset: images",
     "  source: data/images": "  source: $source",
     "  size: 224": "  size: $size",
-    "  resize: 256": "  resize: $resize",
+    "  resize: 256": "  resize:$resize",
     "  dtype: float32": "  dtype: $dtype",
     "  samples_per_shard: 10000": "  samples_per_shard: $samples_per_shard",
 }

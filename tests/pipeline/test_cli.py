@@ -302,7 +302,7 @@ def test_exceeded_limit_lists_the_pairs_and_keeps_all_files(tiny_workspace):
     shutil.rmtree(data_dir / "raw")
     images = make_images(30)
     write_raw_set(data_dir / "raw", images, images[[4, 9]])
-    tiny_workspace.set_param("max_leaked: null", "max_leaked: 1")
+    tiny_workspace.set_param("max_leaked:", "max_leaked: 1")
     done = tiny_workspace.pipeline("audit")
     assert_fails(done, 1, "Error: audit.max_leaked: expected at most 1, got 2:\n  test 0 and train 4, distance 0.0\n")
     assert (data_dir / "audit/details.json").exists()

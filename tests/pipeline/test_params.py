@@ -24,17 +24,17 @@ BROKEN = [
     ("  size: 224", "  size: 300", "images.resize", "at least size, 300", "256"),
     ("  orientation: exif", "  orientation: auto", "images.orientation", "'ignore'", '"auto"'),
     ("  unreadable: fail", "  unreadable: drop", "images.unreadable", "'skip'", '"drop"'),
-    ("  test_fraction: null", "  test_fraction: 0", "images.test_fraction", "> 0", "0"),
-    ("  test_fraction: null", "  test_fraction: 1.0", "images.test_fraction", "< 1", "1.0"),
+    ("  test_fraction:", "  test_fraction: 0", "images.test_fraction", "> 0", "0"),
+    ("  test_fraction:", "  test_fraction: 1.0", "images.test_fraction", "< 1", "1.0"),
     ("dataset: cifar10", "dataset: torchvision", "dataset", "images, torchvision:CLASS", '"torchvision"'),
-    ("  max_leaked: null", "  max_leaked: -1", "audit.max_leaked", "a whole number >= 0", "-1"),
-    ("  max_leaked: null", "  max_leaked: 2.5", "audit.max_leaked", "a whole number or null", "2.5"),
-    ("  max_leaked: null", "  max_leaked: 5%", "audit.max_leaked", "a whole number or null", '"5%"'),
-    ("  max_leaked: null", "  max_leaked: true", "audit.max_leaked", "a whole number or null", "true"),
-    ("  max_leaked: null", "", "audit.max_leaked", "missing key", ""),
-    ("  max_exact_duplicates: null", "  max_exact_duplicates: -1", "audit.max_exact_duplicates", ">= 0", "-1"),
-    ("  max_label_conflicts: null", "  max_label_conflicts: -1", "audit.max_label_conflicts", ">= 0", "-1"),
-    ("  max_label_conflicts: null", "  max_conflicts: 1", "audit.max_conflicts", "unknown key", ""),
+    ("  max_leaked:", "  max_leaked: -1", "audit.max_leaked", "a whole number >= 0", "-1"),
+    ("  max_leaked:", "  max_leaked: 2.5", "audit.max_leaked", "a whole number or null", "2.5"),
+    ("  max_leaked:", "  max_leaked: 5%", "audit.max_leaked", "a whole number or null", '"5%"'),
+    ("  max_leaked:", "  max_leaked: true", "audit.max_leaked", "a whole number or null", "true"),
+    ("  max_leaked:", "", "audit.max_leaked", "missing key", ""),
+    ("  max_exact_duplicates:", "  max_exact_duplicates: -1", "audit.max_exact_duplicates", ">= 0", "-1"),
+    ("  max_label_conflicts:", "  max_label_conflicts: -1", "audit.max_label_conflicts", ">= 0", "-1"),
+    ("  max_label_conflicts:", "  max_conflicts: 1", "audit.max_conflicts", "unknown key", ""),
     ("  ignore: data/not_duplicates.csv", "  ignore: ''", "audit.ignore", "a string of length >= 1", '""'),
     ("  ignore: data/not_duplicates.csv", "  ignore: [3]", "audit.ignore", "a string or null", "[3]"),
     ("  ignore: data/not_duplicates.csv", "  ignore: false", "audit.ignore", "a string or null", "false"),
@@ -43,8 +43,8 @@ BROKEN = [
     ("  scheme: dataset", "  scheme: zscore", "normalize.scheme", "'dataset_per_image'", '"zscore"'),
     ("  scheme: dataset", "  scheme: custom", "normalize.mean", "list of numbers", "null"),
     ("  scheme: dataset", "  shceme: dataset", "normalize.shceme", "unknown key", ""),
-    ("  mean: null", "  mean: [0.5, 0.5, 0.5]", "normalize.mean", "null with scheme 'dataset'", "[0.5, 0.5, 0.5]"),
-    ("  std: null", "  std: [0.5, 0.5, 0.5]", "normalize.std", "null with scheme 'dataset'", "[0.5, 0.5, 0.5]"),
+    ("  mean:", "  mean: [0.5, 0.5, 0.5]", "normalize.mean", "null with scheme 'dataset'", "[0.5, 0.5, 0.5]"),
+    ("  std:", "  std: [0.5, 0.5, 0.5]", "normalize.std", "null with scheme 'dataset'", "[0.5, 0.5, 0.5]"),
     ("  dtype: float32", "  dtype: float64", "normalize.dtype", "'float16'", '"float64"'),
     ("  samples_per_shard: 10000", "  samples_per_shard: 0", "normalize.samples_per_shard", ">= 1", "0"),
     ("  samples_per_shard: 10000", "  samples_per_shard: -1", "normalize.samples_per_shard", ">= 1", "-1"),
@@ -190,7 +190,7 @@ def test_custom_scheme_needs_usable_mean_and_std(key, value, rule, tmp_path):
     custom = {"mean": "[0.5, 0.4, 0.3]", "std": "[0.25, 0.2, 0.1]"} | {key: value}
     text = TEXT.replace("scheme: dataset", "scheme: custom")
     for name in custom:
-        text = text.replace(f"  {name}: null", f"  {name}: {custom[name]}")
+        text = text.replace(f"  {name}:", f"  {name}: {custom[name]}")
     message = message_of(text, tmp_path)
     assert message.startswith(f"normalize.{key}")
     assert rule in message
@@ -242,7 +242,7 @@ def nested_aliases(name, first, line):
         "1: a\n0x1: b",
         "a: " + "[" * 9999,
         "\x00",
-        TEXT.replace("mean: null", "mean: !!set {0.1, 0.2, 0.3}").replace("scheme: dataset", "scheme: custom"),
+        TEXT.replace("mean:", "mean: !!set {0.1, 0.2, 0.3}").replace("scheme: dataset", "scheme: custom"),
         "!!python/name:os.system",
     ],
 )
@@ -251,9 +251,7 @@ def test_malformed_file_is_one_line(text, tmp_path):
 
 
 def test_mistake_is_reported_once(tmp_path):
-    message = message_of(
-        TEXT.replace("  mean: null", '  mean: ["0.5"]').replace("dataset\n  #", "custom\n  #"), tmp_path
-    )
+    message = message_of(TEXT.replace("  mean:", '  mean: ["0.5"]').replace("dataset\n  #", "custom\n  #"), tmp_path)
     assert message.count("mean") == 1
 
 
@@ -279,7 +277,7 @@ def test_limits_of_the_audit_may_be_any_count_or_null(limit, tmp_path):
     written = "null" if limit is None else str(limit)
     text = TEXT.replace("ignore: data/not_duplicates.csv", "ignore: null")
     for key in ("max_leaked", "max_exact_duplicates", "max_label_conflicts"):
-        text = text.replace(f"{key}: null", f"{key}: {written}")
+        text = text.replace(f"{key}:", f"{key}: {written}")
     (tmp_path / "params.yaml").write_text(text)
     audit = load_params(tmp_path / "params.yaml").audit
     assert audit.limits == dict.fromkeys(("max_leaked", "max_exact_duplicates", "max_label_conflicts"), limit)

@@ -68,7 +68,7 @@ def test_second_run_runs_no_stage(tiny_workspace):
     ("line", "new_line", "stages"),
     [
         ("dataset: tiny", "dataset: synthetic", ALL),
-        ("max_leaked: null", "max_leaked: 1000", {"audit"}),
+        ("max_leaked:", "max_leaked: 1000", {"audit"}),
         ("scheme: dataset", "scheme: imagenet", {"normalize", "report"}),
         ("dtype: float32", "dtype: uint8", {"normalize", "report"}),
         ("samples_per_shard: 10000", "samples_per_shard: 30", {"normalize", "report"}),
@@ -89,8 +89,8 @@ def test_changed_custom_mean_or_std_runs_only_its_readers(tiny_workspace):
     changes = (
         [
             ("scheme: dataset", "scheme: custom"),
-            ("mean: null", "mean: [0.5, 0.5, 0.5]"),
-            ("std: null", "std: [0.2, 0.2, 0.2]"),
+            ("mean:", "mean: [0.5, 0.5, 0.5]"),
+            ("std:", "std: [0.2, 0.2, 0.2]"),
         ],
         [("mean: [0.5, 0.5, 0.5]", "mean: [0.5, 0.4, 0.5]")],
         [("std: [0.2, 0.2, 0.2]", "std: [0.2, 0.2, 0.3]")],

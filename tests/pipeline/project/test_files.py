@@ -1,5 +1,6 @@
 import pytest
 import yaml
+from dvc.utils.serialize import modify_yaml  # type: ignore[import-untyped]
 from ruamel.yaml import YAML
 
 from pipeline.params import load_params
@@ -17,6 +18,7 @@ from tests.helpers.project_templates import derive_template
 from tests.helpers.workspace import REPOSITORY
 
 SUGGESTION = Suggestion(224, 256, 212, "uint8", (3, 224, 224))
+UNRESIZED = Suggestion(28, None, 10_000, "float32", (1, 28, 28))
 MAX_LINE = 120
 
 
@@ -50,8 +52,18 @@ def test_params_are_those_suggested(tmp_path):
 
 def test_missing_resize_is_null(tmp_path):
     path = tmp_path / "params.yaml"
-    path.write_text(render_params("data/images", Suggestion(28, None, 10_000, "float32", (1, 28, 28))))
+    path.write_text(render_params("data/images", UNRESIZED))
     assert load_params(path).images.resize is None
+
+
+@pytest.mark.parametrize("suggestion", [SUGGESTION, UNRESIZED])
+def test_dvc_changes_one_line_of_params_yaml(suggestion, tmp_path):
+    text = render_params("data/images", suggestion)
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with modify_yaml(str(path)) as params:  # as `dvc exp run --set-param` does
+        params["normalize"]["scheme"] = "imagenet"
+    assert path.read_text() == text.replace("  scheme: dataset\n", "  scheme: imagenet\n")
 
 
 @pytest.mark.parametrize(
