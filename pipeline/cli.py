@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.export.formats import Format
 from pipeline.progress import show_progress
 from shardset.errors import InputError, ShardSetError, describe_os_error
 
@@ -145,6 +146,23 @@ def verify(
     with show_progress() as progress:
         manifest = verify_set(directory, progress)
     typer.echo(f"{directory}: {manifest.summary()}: every file matches the manifest")
+
+
+@app.command()
+def export(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="A set of pixels, such as data/raw.")
+    ],
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="A new folder.")],
+    target: Annotated[Format, typer.Option("--format", help="What to write.")],
+) -> None:
+    """Write a set of pixels as PNG files with labels, in the format of another library."""
+    from pipeline.stages.export import export_set
+
+    with show_progress() as progress:
+        manifest = export_set(directory, destination, target, progress)
+    samples = ", ".join(f"{of_split.samples:,} {split}" for split, of_split in manifest.splits.items())
+    typer.echo(f"{destination}: {manifest.dataset}, {samples}, as PNG in {target}")
 
 
 @app.command()

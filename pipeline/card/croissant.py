@@ -1,6 +1,6 @@
 """croissant.json: a shard set described in the Croissant format, for programs."""
 
-from pipeline.card.origins import ORIGINS, Origin
+from pipeline.card.origins import NO_ASSERTION, ORIGINS, Origin
 from shardset.manifest import Manifest
 from shardset.models import render_json
 
@@ -47,41 +47,59 @@ CONTEXT = {
 
 def render_croissant(manifest: Manifest) -> str:
     """Render croissant.json, which lists the files and classes of a shard set."""
-    return render_json(_describe(manifest))
+    files = [describe_file(file.path, file.bytes, file.sha256, "application/x-npy") for file in manifest.shard_files()]
+    return render_json(describe_dataset(manifest, f"{manifest.summary()}.", files, []))
 
 
-def _describe(manifest: Manifest) -> dict[str, object]:
+def describe_dataset(
+    manifest: Manifest, summary: str, distribution: list[dict[str, object]], records: list[dict[str, object]]
+) -> dict[str, object]:
+    """Describe a dataset in the Croissant format, with the record sets of its images if they can be read.
+
+    The version is that of the format of the shard set; its build metadata change with the content.
+    """
     origin = ORIGINS.get(manifest.dataset)
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": manifest.dataset,
-        "description": f"{origin.description if origin else manifest.dataset} {manifest.summary()}.",
-        **(_about(origin) if origin else {}),
-        "distribution": [
-            {
-                "@type": "cr:FileObject",
-                "@id": file.path,
-                "name": file.path,
-                "contentUrl": file.path,
-                "contentSize": f"{file.bytes} B",
-                "encodingFormat": "application/x-npy",
-                "sha256": file.sha256,
-            }
-            for file in manifest.shard_files()
-        ],
-        "recordSet": [_class_records(manifest)],
+        "description": f"{origin.description if origin else manifest.dataset} {summary}",
+        "version": f"{manifest.format_version}.0.0+{manifest.content_sha256[:12]}",
+        **(_about(origin) if origin else _about_unknown(manifest)),
+        "distribution": distribution,
+        "recordSet": [_class_records(manifest), *records],
+    }
+
+
+def describe_file(path: str, num_bytes: int, sha256: str, media_type: str) -> dict[str, object]:
+    """Describe a file of a dataset, by its path relative to croissant.json."""
+    return {
+        "@type": "cr:FileObject",
+        "@id": path,
+        "name": path,
+        "contentUrl": path,
+        "contentSize": f"{num_bytes} B",
+        "encodingFormat": media_type,
+        "sha256": sha256,
     }
 
 
 def _about(origin: Origin) -> dict[str, object]:
     return {
-        "url": origin.url,
+        **({"url": origin.url} if origin.url else {}),
         "creator": [{"@type": "sc:Person", "name": name} for name in origin.creators],
         "datePublished": origin.published,
-        "license": "unknown",
+        "license": origin.license,
         "citeAs": origin.citation,
+    }
+
+
+def _about_unknown(manifest: Manifest) -> dict[str, object]:
+    # When images were published, only those who own them know.
+    return {
+        "license": NO_ASSERTION,
+        "citeAs": f"{manifest.dataset}, content SHA-256 {manifest.content_sha256}",
     }
 
 

@@ -4,6 +4,7 @@ import json
 
 from pipeline.card.origins import ORIGINS
 from shardset.manifest import Manifest, Normalization, Preparation
+from shardset.shards import SAMPLES_NAME
 
 CARD = """---
 pretty_name: {pretty_name}
@@ -11,8 +12,7 @@ license: unknown
 task_categories:
 - image-classification
 viewer: false
-dataset_info:
-  features:
+{configs}  features:
   - name: image
     dtype:
       array3_d:
@@ -22,7 +22,7 @@ dataset_info:
     dtype:
       class_label:
         names:
-{names}
+{class_names}
   splits:
 {splits}
   download_size: {num_bytes}
@@ -54,29 +54,49 @@ for shard in manifest["splits"]["train"]["shards"]:
 `manifest.json` lists the SHA-256 of each file. Its `content_sha256`, the hash of all pixels and labels in order, is
 `{content_sha256}`.
 
+{readable}
 `croissant.json` describes the files and the classes in the Croissant format. It has no records of images, because
-readers of that format can't read .npy files; read them as shown above.
+readers of that format can't read .npy files; read them as shown above. Its `version` is the version of the manifest's
+format, followed by the first 12 digits of `content_sha256`.
 {citation}"""
 
 PREPARATION = """The images come from image files: {resized}a square of {size} pixels was cut from the centre.
-`samples.csv` of each split names the file of each sample.
+"""
+SOURCES = """`samples.csv` of each split names the file of each sample.
+"""
+
+# Without a config, `datasets` would take the tables for the dataset itself.
+SAMPLES_CONFIG = """configs:
+- config_name: samples
+  data_files:
+{data_files}
+dataset_info:
+- config_name: images
+"""
+
+NOT_READABLE = """The library `datasets` can't read `.npy` files, so `load_dataset` finds no data files here.
+"""
+SAMPLES_READABLE = """The library `datasets` can't read `.npy` files, so `load_dataset` gives the tables
+`samples.csv` alone.
 """
 
 
 def render_readme(manifest: Manifest, normalization: Normalization) -> str:
     """Render README.md of a normalized shard set."""
-    origin = ORIGINS.get(manifest.dataset)
     splits = manifest.splits.items()
+    has_sources = any(file.path.endswith(f"/{SAMPLES_NAME}") for file in manifest.files)
+    preparation = describe_preparation(manifest.preparation) if manifest.preparation else ""
     return CARD.format(
-        pretty_name=_yaml_string(origin.name if origin else manifest.dataset),
-        name=origin.name if origin else manifest.dataset,
-        description=f"{origin.description}\n" if origin else "",
-        preparation=_describe(manifest.preparation) if manifest.preparation else "",
+        pretty_name=yaml_string(dataset_name(manifest)),
+        configs=_samples_config(manifest) if has_sources else "dataset_info:\n",
+        name=dataset_name(manifest),
+        description=describe_origin(manifest),
+        preparation=preparation + (SOURCES if has_sources else ""),
         dtype=manifest.dtype,
         shape=list(manifest.image_shape),
         dimensions=", ".join(map(str, manifest.image_shape)),
         channels=", ".join(manifest.channels),
-        names="\n".join(f"          '{index}': {_yaml_string(name)}" for index, name in enumerate(manifest.classes)),
+        class_names=list_class_names(manifest),
         splits="\n".join(
             f"  - name: {split}\n    num_bytes: {of.num_bytes}\n    num_examples: {of.samples}" for split, of in splits
         ),
@@ -89,16 +109,47 @@ def render_readme(manifest: Manifest, normalization: Normalization) -> str:
         scheme=normalization.scheme,
         table="\n".join(f"| {split} | {of.samples:,} | {len(of.shards)} | {of.num_bytes:,} |" for split, of in splits),
         content_sha256=manifest.content_sha256,
-        citation=f"\n```bibtex\n{origin.citation}\n```\n" if origin else "",
+        readable=SAMPLES_READABLE if has_sources else NOT_READABLE,
+        citation=cite(manifest),
     )
 
 
-def _describe(preparation: Preparation) -> str:
+def dataset_name(manifest: Manifest) -> str:
+    """Return the name of a dataset for people."""
+    origin = ORIGINS.get(manifest.dataset)
+    return origin.name if origin else manifest.dataset
+
+
+def describe_origin(manifest: Manifest) -> str:
+    """Return a line on a known dataset, empty for others."""
+    origin = ORIGINS.get(manifest.dataset)
+    return f"{origin.description}\n" if origin else ""
+
+
+def describe_preparation(preparation: Preparation) -> str:
+    """Return a line on how image files became pixels."""
     resized = f"the short side was resized to {preparation.resize} pixels, and " if preparation.resize else ""
     return PREPARATION.format(resized=resized, size=preparation.size)
 
 
-def _yaml_string(text: str) -> str:
+def cite(manifest: Manifest) -> str:
+    """Return the citation of a known dataset as a code block, empty for others."""
+    origin = ORIGINS.get(manifest.dataset)
+    return f"\n```bibtex\n{origin.citation}\n```\n" if origin else ""
+
+
+def list_class_names(manifest: Manifest) -> str:
+    """Return the lines of YAML that map labels to class names, as `dataset_info` has them."""
+    return "\n".join(f"          '{index}': {yaml_string(name)}" for index, name in enumerate(manifest.classes))
+
+
+def yaml_string(text: str) -> str:
+    """Return text as a YAML string."""
     # JSON in ASCII writes an emoji as two escapes, which YAML reads as two characters. Manifests have no names with
     # characters that YAML would need escaped.
     return json.dumps(text, ensure_ascii=False)
+
+
+def _samples_config(manifest: Manifest) -> str:
+    files = "\n".join(f"  - split: {split}\n    path: {split}/{SAMPLES_NAME}" for split in manifest.splits)
+    return SAMPLES_CONFIG.format(data_files=files)

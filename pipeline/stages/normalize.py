@@ -53,8 +53,8 @@ def normalize_shards(
             tally = Tally(progress, "Normalizing", raw.manifest.num_samples)
             splits = write_normalized_shards(raw, step, normalization, params.dtype, size, map_tasks, tally.add)
             raw.check_unchanged()
-            manifest = replace(manifest, splits=splits)
-            copied = [copy_set_file(raw.dir, file, step.dir) for file in raw.manifest.files]
+            copied = tuple(copy_set_file(raw.dir, file, step.dir) for file in raw.manifest.files)
+            manifest = replace(manifest, splits=splits, files=copied)
             card = [write_set_file(step.dir, name, text) for name, text in render_card(manifest).items()]
             manifest = replace(manifest, files=(*copied, *card))
             save_manifest(manifest, step.dir)

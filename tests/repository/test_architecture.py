@@ -11,7 +11,7 @@ from tests.helpers.workspace import REPOSITORY
 LAYERS = (
     {"pipeline.cli", "pipeline.__main__"},
     {"pipeline.stages"},
-    {"pipeline.params", "pipeline.progress", "pipeline.report", "pipeline.project"},
+    {"pipeline.params", "pipeline.progress", "pipeline.report", "pipeline.project", "pipeline.export"},
     {"pipeline.audit", "pipeline.card"},
     {"pipeline.sources", "pipeline.numerics", "pipeline.shards"},
     {"pipeline.runtime"},
