@@ -56,11 +56,11 @@ def derive_template(name: str) -> str:
 
 
 def _derive_stages(text: str) -> str:
-    """Without code among the deps, and with the images as a dep."""
+    """Without code among the deps, with the images as a dep, and with artifacts named for no dataset."""
     stages = re.sub(r"^    - (pipeline/|shardset/|data/not_duplicates).*\n", "", text, flags=re.MULTILINE)
     with_source = stages.replace("    deps:\n    params:\n", "    deps:\n    - ${images.source}\n    params:\n")
     assert with_source.count("${images.source}") == 1
-    return with_source.replace("cmd: python -m pipeline ", "cmd: cifar-pipeline ")
+    return with_source.replace("cmd: python -m pipeline ", "cmd: cifar-pipeline ").replace("  cifar10-", "  ")
 
 
 if __name__ == "__main__":
