@@ -55,7 +55,7 @@ check: .venv/installed-check  ## Check formatting, lint, types, prose, GitHub's 
 	.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	.venv/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	.venv/bin/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
-	.venv/bin/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict
 
 # The demo must not change any file in git.
 ci:  ## Run everything that a change has to pass

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from html.parser import HTMLParser
+from importlib.metadata import version
 from pathlib import Path
 from posixpath import dirname, join, relpath
 from urllib.parse import unquote, urlsplit
@@ -48,16 +49,17 @@ class Links(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
+    pytest.importorskip("material", reason="the extra `docs` is not installed")
     site_dir = tmp_path_factory.mktemp("site")
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", site_dir],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", site_dir],
         cwd=REPOSITORY,
         env=os.environ | GITHUB | {"SITE_URL": SITE_URL, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     return site_dir
 
 
@@ -68,6 +70,7 @@ def pages(site):
 
 @pytest.fixture
 def hooks():
+    pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
     spec = importlib.util.spec_from_file_location("mkdocs_hooks", DOCS_DIR / "mkdocs_hooks.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -164,6 +167,8 @@ def test_decisions_are_all_listed():
 
 @pytest.mark.parametrize("page", GENERATED)
 def test_generated_parts_are_those_of_the_code(page):
+    if f"typer=={version('typer')}\n" not in (REPOSITORY / "constraints.txt").read_text():
+        pytest.skip("other versions of Typer word the help differently")
     text = (REPOSITORY / page).read_text()
     assert generate(page, text) == text, "run python -m tests.helpers.reference"
 
@@ -204,9 +209,11 @@ def test_only_the_job_that_runs_no_code_may_publish():
     assert [step["uses"].partition("@")[0] for step in deploy["steps"]] == ["actions/deploy-pages"]
 
 
-def test_workflow_installs_the_extra_and_builds_strictly():
+def test_site_is_built_strictly_from_what_the_extra_lists():
     commands = [step["run"] for step in WORKFLOW["jobs"]["build"]["steps"] if "run" in step]
     extra = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]["docs"]
     names = [re.match(r"[\w-]+", requirement)[0] for requirement in extra]
     assert commands[0] == f"python -m pip install --constraint constraints.txt {' '.join(names)}"
+    # With --quiet, MkDocs doesn't count warnings, so that --strict would have no effect.
     assert commands[1] == "python -m mkdocs build --strict"
+    assert "python -m mkdocs build --strict\n" in (REPOSITORY / "Makefile").read_text()
