@@ -1,6 +1,6 @@
 """croissant.json: a shard set described in the Croissant format, for programs."""
 
-from pipeline.card.origins import NO_ASSERTION, ORIGINS, Origin
+from pipeline.card.origins import NO_ASSERTION, ORIGINS, SYNTHETIC_PUBLISHED, Origin
 from shardset.manifest import Manifest
 from shardset.models import render_json
 
@@ -66,7 +66,7 @@ def describe_dataset(
         "name": manifest.dataset,
         "description": f"{origin.description if origin else manifest.dataset} {summary}",
         "version": f"{manifest.format_version}.0.0+{manifest.content_sha256[:12]}",
-        **(_about(origin) if origin else _about_unknown(manifest)),
+        **(_about(origin) if origin else _about_others(manifest)),
         "distribution": distribution,
         "recordSet": [_class_records(manifest), *records],
     }
@@ -87,7 +87,7 @@ def describe_file(path: str, num_bytes: int, sha256: str, media_type: str) -> di
 
 def _about(origin: Origin) -> dict[str, object]:
     return {
-        **({"url": origin.url} if origin.url else {}),
+        "url": origin.url,
         "creator": [{"@type": "sc:Person", "name": name} for name in origin.creators],
         "datePublished": origin.published,
         "license": origin.license,
@@ -95,9 +95,10 @@ def _about(origin: Origin) -> dict[str, object]:
     }
 
 
-def _about_unknown(manifest: Manifest) -> dict[str, object]:
-    # When images were published, only those who own them know.
+def _about_others(manifest: Manifest) -> dict[str, object]:
+    # Only their owners know when images were published.
     return {
+        **({"datePublished": SYNTHETIC_PUBLISHED} if manifest.dataset == "synthetic" else {}),
         "license": NO_ASSERTION,
         "citeAs": f"{manifest.dataset}, content SHA-256 {manifest.content_sha256}",
     }

@@ -10,7 +10,7 @@ class Origin:
     name: str
     creators: tuple[str, ...]
     published: str
-    url: str | None
+    url: str
     description: str
     citation: str
     license: str
@@ -20,6 +20,8 @@ class Origin:
 NO_LICENSE = "https://spdx.org/rdf/3.0.1/terms/Licensing/None"
 NO_ASSERTION = "https://spdx.org/rdf/3.0.1/terms/Licensing/NoAssertion"
 
+SYNTHETIC_PUBLISHED = "2026"  # with the code that generates it
+
 CREATORS = ("Alex Krizhevsky", "Vinod Nair", "Geoffrey Hinton")
 URL = "https://www.cs.toronto.edu/~kriz/cifar.html"
 CITATION = """@techreport{krizhevsky2009learning,
@@ -28,12 +30,6 @@ CITATION = """@techreport{krizhevsky2009learning,
   institution = {University of Toronto},
   year = {2009},
   url = {https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf}
-}"""
-
-SYNTHETIC_CITATION = """@misc{cifar-pipeline-synthetic,
-  title = {Synthetic images of cifar-pipeline},
-  author = {{The cifar-pipeline contributors}},
-  year = {2026}
 }"""
 
 ORIGINS = {
@@ -54,14 +50,5 @@ ORIGINS = {
         description="Small colour photographs of 100 classes, by Alex Krizhevsky, Vinod Nair and Geoffrey Hinton.",
         citation=CITATION,
         license=NO_LICENSE,  # its page names none
-    ),
-    "synthetic": Origin(
-        name="Synthetic images",
-        creators=("The cifar-pipeline contributors",),
-        published="2026",
-        url=None,
-        description="Generated images in the shape of CIFAR-10, with a pattern for each of ten classes.",
-        citation=SYNTHETIC_CITATION,
-        license=NO_ASSERTION,
     ),
 }

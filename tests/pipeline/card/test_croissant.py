@@ -21,6 +21,7 @@ def decode(value):
     return value.decode() if isinstance(value, bytes) else value
 
 print(json.dumps({
+    "warnings": sorted(dataset.metadata.ctx.issues.warnings),
     "files": {file.id: file.sha256 for file in dataset.metadata.distribution},
     "classes": [[int(it["classes/index"]), decode(it["classes/name"])] for it in dataset.records("classes")],
 }))
@@ -68,7 +69,40 @@ def test_croissant_of_a_known_dataset_cites_it(name, normalized_tiny):
     assert (data["citeAs"], data["url"], data["datePublished"]) == (origin.citation, origin.url, origin.published)
     assert [person["name"] for person in data["creator"]] == list(origin.creators)
     assert data["description"].startswith(origin.description)
-    assert "citeAs" not in json.loads(render_croissant(normalized_tiny.manifest))
+    other = json.loads(render_croissant(normalized_tiny.manifest))
+    assert other["citeAs"] == f"tiny, content SHA-256 {normalized_tiny.manifest.content_sha256}"
+    assert "datePublished" not in other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "warnings"),
+    [
+        ("cifar10", []),
+        ("synthetic", []),
+        # Nobody but the owner of images knows when they were published.
+        (
+            "images",
+            ['[Metadata(images)] Property "https://schema.org/datePublished" is recommended, but does not exist.'],
+        ),
+    ],
+)
+def test_croissant_is_valid_without_warning(name, warnings, normalized_tiny, tmp_path):
+    path = tmp_path / "croissant.json"
+    path.write_text(render_croissant(replace(normalized_tiny.manifest, dataset=name)))
+    assert read_with_mlcroissant(path)["warnings"] == warnings
+
+
+def test_license_is_a_url_that_says_no_more_than_is_known(normalized_tiny):
+    for name, term in (("cifar10", "None"), ("cifar100", "None"), ("synthetic", "NoAssertion"), ("x", "NoAssertion")):
+        data = json.loads(render_croissant(replace(normalized_tiny.manifest, dataset=name)))
+        assert data["license"] == f"https://spdx.org/rdf/3.0.1/terms/Licensing/{term}"
+
+
+def test_version_changes_with_the_content(normalized_tiny):
+    for content in ("0123456789abcdef", "fedcba9876543210"):
+        data = json.loads(render_croissant(replace(normalized_tiny.manifest, content_sha256=content * 4)))
+        assert data["version"] == f"2.0.0+{content[:12]}"
 
 
 @pytest.mark.parametrize("name", ['a "quoted" one', "no", "back\\slash", "émile: #1", "{braces}", "🐸", "数据"])

@@ -1,3 +1,5 @@
+import json
+import os
 import subprocess
 import sys
 
@@ -113,3 +115,67 @@ def test_special_characters_in_names_are_kept(name, normalized_tiny):
     matter = read_front_matter(render(replace(normalized_tiny.manifest, dataset=name, classes=(name, "other"))))
     assert matter["pretty_name"] == name
     assert matter["dataset_info"]["features"][1]["dtype"]["class_label"]["names"] == {"0": name, "1": "other"}
+
+
+# What `datasets` makes of a folder, in a process of its own, because it gives warnings, which are errors here.
+LOAD = """
+import json, sys
+from datasets import load_dataset
+
+try:
+    loaded = load_dataset(sys.argv[1], cache_dir=sys.argv[2])
+    print(json.dumps({split: part.to_dict() for split, part in loaded.items()}))
+except Exception as error:
+    print(json.dumps(f"{type(error).__name__}: {error}"))
+"""
+
+
+def load_with_datasets(set_dir, cache_dir):
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, set_dir, cache_dir],
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_datasets_finds_no_files_that_it_can_read(normalized_tiny, tmp_path):
+    answer = load_with_datasets(normalized_tiny.dir, tmp_path)
+    assert answer == f"DataFilesNotFoundError: No (supported) data files found in {normalized_tiny.dir}"
+    assert "so `load_dataset` finds no data files here" in (normalized_tiny.dir / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_datasets_reads_samples_csv(normalized_images, tmp_path):
+    loaded = load_with_datasets(normalized_images.dir, tmp_path)
+    assert list(loaded) == list(normalized_images.manifest.splits)
+    for split, columns in loaded.items():
+        assert tuple(columns["source"]) == normalized_images.sources(split)
+        assert columns["label"] == normalized_images.labels(split).tolist()
+
+
+def test_card_of_image_files_names_their_table(normalized_images, normalized_tiny):
+    text = (normalized_images.dir / "README.md").read_text()
+    assert "`samples.csv` of each split names the file of each sample." in text
+    assert read_front_matter(text)["configs"] == [
+        {
+            "config_name": "samples",
+            "data_files": [
+                {"split": split, "path": f"{split}/samples.csv"} for split in normalized_images.manifest.splits
+            ],
+        }
+    ]
+    assert "samples.csv" not in render(normalized_tiny.manifest)
+
+
+def test_hub_accepts_the_card(normalized_tiny, normalized_images):
+    from huggingface_hub import DatasetCard
+
+    for shards in (normalized_tiny, normalized_images):
+        data = DatasetCard.load(shards.dir / "README.md").data
+        assert data.task_categories == ["image-classification"]
+        assert data.license == "unknown"
