@@ -14,13 +14,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="the 
 def checkout(tmp_path):
     """What actions/checkout makes of a pull request that changes the scheme: the merge and its parents."""
     upstream = make_workspace(tmp_path / "upstream")
-    for command in (("git", "branch", "--move", "main"), ("git", "switch", "--quiet", "--create", "feature")):
-        assert_succeeds(upstream.run(*command))
+    assert_succeeds(upstream.run("git", "switch", "--quiet", "--create", "feature"))
     upstream.set_param("scheme: dataset", "scheme: symmetric")
     for command in (
-        ("commit", "--quiet", "--all", "--message", "Change the scheme"),
-        ("switch", "--quiet", "main"),
-        ("merge", "--quiet", "--no-ff", "feature", "--message", "Merge"),
+        ["commit", "--quiet", "--all", "--message", "Change the scheme"],
+        ["switch", "--quiet", "-"],
+        ["merge", "--quiet", "--no-ff", "feature", "--message", "Merge"],
     ):
         assert_succeeds(upstream.run("git", *command))
     checkout = Workspace(tmp_path / "checkout")

@@ -1,4 +1,4 @@
-"""The steps of the workflow that publishes a release, and the version that the next one has."""
+"""The commands of docs/releasing.md, the steps of the workflow that publishes a release, and its version."""
 
 import os
 import re
@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.helpers.workflows import run_step, steps_of
-from tests.helpers.workspace import REPOSITORY, Workspace
+from tests.helpers.workspace import REPOSITORY, Workspace, assert_succeeds, commit, make_workspace, register_dataset
 
 VERSION = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 CITATION = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
@@ -82,3 +82,28 @@ def test_release_has_the_distribution_and_the_figures(tmp_path):
     arguments = (tmp_path / "called").read_text().split()
     assert arguments[:4] == ["release", "create", "v0.1.0", "--verify-tag"]
     assert arguments[arguments.index("--notes-file") + 1 :] == ["notes.md", "dist/a.tar.gz", "dist/a.whl", *figures]
+
+
+@only_on_posix
+@pytest.mark.slow
+def test_commands_of_the_page_release_a_version(tiny, tmp_path):
+    release, verify = re.findall(
+        r"^```bash\n(.*?)^```", (REPOSITORY / "docs/releasing.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    workspace = make_workspace(tmp_path / "clone")
+    register_dataset(workspace.path / "pipeline", "tiny", tiny.facts())
+    workspace.set_param("dataset: cifar10", "dataset: tiny")
+    workspace.repro(PIPELINE_SOURCE=str(tiny.write_files(tmp_path / "source")))
+    commit(workspace, "Release 0.1.0", "v0.1.0")
+    for command in (
+        ["init", "--quiet", "--bare", "../origin"],
+        ["remote", "add", "origin", str(tmp_path / "origin")],
+        ["push", "--quiet", "--set-upstream", "origin", "HEAD"],
+    ):
+        assert_succeeds(workspace.run("git", *command))
+    workspace.set_param("dtype: float32", "dtype: uint8")
+    assert_succeeds(workspace.run("bash", "-e", "-c", release))
+    assert workspace.run("git", "status", "--porcelain").stdout == ""
+    output = assert_succeeds(workspace.run("bash", "-e", "-c", verify))
+    assert "3x32x32 uint8" in output.splitlines()[-1]
+    assert output.endswith("every file matches the manifest\n")
