@@ -11,15 +11,19 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
-# Pages that are outside of docs/, and their names on the site.
-PAGES = {
+# Set on GitHub only. Without it, links to other files of the repository become plain text.
+REPOSITORY = "/".join(os.environ[name] for name in ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY") if name in os.environ)
+# Files that are outside of docs/, and their names on the site.
+OUTSIDE = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "benchmarks/RESULTS.md": "benchmarks.md",
+    "benchmarks/growth.svg": "growth.svg",
+    "benchmarks/scaling.svg": "scaling.svg",
 }
-SOURCES = {name: source for source, name in PAGES.items()}
+SOURCES = {name: source for source, name in OUTSIDE.items()}
 
 # Code comes first in these patterns, so that what looks like a link in it stays as it is.
 CODE = r"^```.*?^```$|`[^`\n]+`"
@@ -29,9 +33,16 @@ LINK = re.compile(rf"{CODE}|(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)", 
 REFERENCE = re.compile(r"^<!-- (:::.*?)\s*-->$", re.DOTALL | re.MULTILINE)
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Link to the repository at the bottom. MkDocs's `repo_url` would request figures from GitHub on each page."""
+    if REPOSITORY:
+        config.extra["social"] = [{"icon": "fontawesome/brands/github", "link": REPOSITORY}]
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are outside of docs/."""
-    for source, name in PAGES.items():
+    """Add the files that are outside of docs/."""
+    for source, name in OUTSIDE.items():
         files.append(File.generated(config, name, abs_src_path=str(ROOT / source)))
     return files
 
@@ -53,16 +64,15 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
 
 
 def find_target(page: str, path: str) -> str | None:
-    """Return where a link of a page leads on the site. None: nowhere, as without GitHub there is no place to name."""
+    """Return where a link of a page leads on the site, or None if that is not known."""
     source = normpath(join(dirname(SOURCES.get(page, f"docs/{page}")), path))
     if (ROOT / source / "README.md").is_file() and source.startswith("docs/"):
         source = join(source, "README.md")
-    if source in PAGES:
-        return relpath(PAGES[source], dirname(page))
+    if source in OUTSIDE:
+        return relpath(OUTSIDE[source], dirname(page))
     if source.startswith("docs/"):
         return relpath(source.removeprefix("docs/"), dirname(page))
-    if source.startswith("../") or "GITHUB_REPOSITORY" not in os.environ:
+    if source.startswith("../") or not REPOSITORY:
         return None
     kind = "tree" if (ROOT / source).is_dir() else "blob"
-    server, repository, commit = (os.environ[f"GITHUB_{name}"] for name in ("SERVER_URL", "REPOSITORY", "SHA"))
-    return f"{server}/{repository}/{kind}/{commit}/{source}"
+    return f"{REPOSITORY}/{kind}/{os.environ['GITHUB_SHA']}/{source}"

@@ -69,8 +69,10 @@ def pages(site):
 
 
 @pytest.fixture
-def hooks():
+def hooks(monkeypatch):
     pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
+    for name in GITHUB:
+        monkeypatch.delenv(name, raising=False)
     spec = importlib.util.spec_from_file_location("mkdocs_hooks", DOCS_DIR / "mkdocs_hooks.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -104,7 +106,7 @@ def test_internal_links_lead_to_files_and_anchors(site, pages):
 
 def test_links_to_the_repository_name_files_of_the_built_commit(pages):
     repository = "/".join(GITHUB[name] for name in ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY"))
-    targets = {target for links in pages.values() for target in links.targets if target.startswith(repository)}
+    targets = {target for links in pages.values() for target in links.targets if target.startswith(f"{repository}/")}
     paths = [re.fullmatch(rf"{repository}/(blob|tree)/0123abc/(.+?)(#.*)?", target) for target in targets]
     assert len(paths) > 20
     for match in paths:
@@ -142,7 +144,17 @@ def test_phone_scrolls_tables_but_not_pages(site, tmp_path):
 def test_navigation_has_every_page(hooks):
     nav = re.findall(r"^ +- (?:.*: )?(\S+\.md)$", (REPOSITORY / "mkdocs.yml").read_text(), re.MULTILINE)
     pages = [path.relative_to(DOCS_DIR).as_posix() for path in DOCS_DIR.rglob("*.md")]
-    assert sorted(nav) == sorted([*pages, *hooks.PAGES.values()])
+    outside = [name for name in hooks.OUTSIDE.values() if name.endswith(".md")]
+    assert sorted(nav) == sorted([*pages, *outside])
+
+
+def test_every_picture_of_a_page_is_on_the_site(pages, hooks):
+    sources = {path.relative_to(DOCS_DIR).as_posix(): path for path in DOCS_DIR.rglob("*.md")}
+    sources |= {name: REPOSITORY / path for name, path in hooks.SOURCES.items() if name.endswith(".md")}
+    for name, source in sources.items():
+        pictures = [path for path in re.findall(r"!\[.*?\]\((.*?)\)", source.read_text()) if "badge" not in path]
+        shown = pages[name.replace("README.md", "index.md").replace(".md", ".html")].loaded
+        assert {Path(path).name for path in pictures} <= {Path(target).name for target in shown}
 
 
 def test_every_page_is_reached_from_the_readme_as_markdown():
@@ -186,8 +198,7 @@ def test_generated_parts_are_those_of_the_code(page):
         ("benchmarks.md", "../docs/reuse.md", "reuse.md"),
     ],
 )
-def test_link_leads_to_a_page_or_nowhere_without_github(page, path, target, hooks, monkeypatch):
-    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+def test_link_leads_to_a_page_or_nowhere_without_github(page, path, target, hooks):
     assert hooks.find_target(page, path) == target
 
 
