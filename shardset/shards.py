@@ -112,7 +112,10 @@ class ShardSet:
         return taken
 
     def verified_image_blocks(self, shard: Shard) -> Iterator[Array]:
-        """Yield a shard's images in blocks, as `ShardReader.verified_image_blocks` does. Raises CorruptDataError."""
+        """Yield a shard's images in blocks, (n, C, H, W). A block is overwritten when the next one is requested.
+
+        Raises DamagedFileError after the last block if a byte differs from the manifest.
+        """
         return self.reader.verified_image_blocks(shard)
 
     def verify(
