@@ -68,7 +68,7 @@ def test_check_covers_workflows_citation_and_docs_site(make):
         ("citation-file-format", "CITATION.cff"),
     ]:
         assert f"called: check-jsonschema --builtin-schema vendor.{schema} {file}\n" in output
-    assert "called: python -m mkdocs build --quiet --strict\n" in output
+    assert "called: python -m mkdocs build --strict\n" in output
 
 
 def test_growth_is_measured_on_request(make, monkeypatch):
