@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -66,7 +67,9 @@ def measure(raw_dir: Path, target_dir: Path, name: str) -> dict:
 
 def compare(raw: ShardSet, target_dir: Path, name: str) -> int:
     """Compare an export with its set, sample by sample, and return their number. Raises ValueError at a difference."""
-    read = {"parquet": read_parquet, "webdataset": read_webdataset, "mds": read_mds}[name]
+    grey = raw.manifest.image_shape[0] == 1
+    webdataset = partial(read_webdataset, image_mode="pill" if grey else "pil")
+    read = {"parquet": read_parquet, "webdataset": webdataset, "mds": read_mds}[name]
     num_samples = 0
     for split in raw.manifest.splits:
         classes, samples = read(target_dir, split)
@@ -96,11 +99,11 @@ def read_parquet(target_dir: Path, split: str) -> tuple[list[str], Iterator[tupl
     return dataset.features["label"].names, rows
 
 
-def read_webdataset(target_dir: Path, split: str) -> tuple[list[str], Iterator[tuple]]:
+def read_webdataset(target_dir: Path, split: str, image_mode: str) -> tuple[list[str], Iterator[tuple]]:
     from webdataset import WebDataset
 
     paths = sorted(str(path) for path in target_dir.glob(f"{HUB_SPLITS[split]}-*.tar"))
-    samples = WebDataset(paths, shardshuffle=False).decode("pil")
+    samples = WebDataset(paths, shardshuffle=False).decode(image_mode)
     rows = ((np.asarray(it["png"]), it["cls"], it.get("json", {}).get("source")) for it in samples)
     return json.loads((target_dir / "classes.json").read_bytes()), rows
 

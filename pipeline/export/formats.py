@@ -31,9 +31,10 @@ def import_library(target: Format) -> Any:  # noqa: ANN401 (a module)
     name = WRITERS[target]
     try:
         return import_module(name)
-    except ModuleNotFoundError as error:
+    except ModuleNotFoundError:
+        package = name.partition(".")[0]
         raise InputError(
-            f"--format {target}: needs {error.name}: pip install --constraint constraints.txt -e '.[{target}]'"
+            f"--format {target}: needs {package}: pip install --constraint constraints.txt -e '.[{target}]'"
         ) from None
 
 

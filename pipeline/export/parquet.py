@@ -29,7 +29,7 @@ def write_export(pixels: Pixels, target_dir: Path, library: Any) -> None:  # noq
     for split in manifest.splits:
         for part in pixels.parts(split):
             path = target_dir / f"data/{HUB_SPLITS[split]}-{part.number:05d}-of-{part.total:05d}.parquet"
-            _write_part(path, part, schema, _rows_per_group(manifest.image_shape), library)
+            _write_part(path, part, schema, rows_per_group(manifest.image_shape), library)
             paths.append(path)
     columns = {"image": "image", "label": label_type(manifest)} | ({"source": "string"} if pixels.has_sources else {})
     loading = render_loading(manifest, "data/{split}-*.parquet", columns)
@@ -68,5 +68,6 @@ def _schema(pixels: Pixels) -> Any:  # noqa: ANN401 (pyarrow has no types)
     )
 
 
-def _rows_per_group(image_shape: tuple[int, int, int]) -> int:
+def rows_per_group(image_shape: tuple[int, int, int]) -> int:
+    """Return how many images, (C, H, W), a row group holds."""
     return max(1, min(MAX_GROUP_ROWS, MAX_GROUP_BYTES // prod(image_shape)))

@@ -9,7 +9,8 @@ from pipeline.runtime.files import open_synced, write_synced
 from shardset.models import render_json
 
 NOTE = """The library `webdataset` reads the tar files, and so does `datasets`: `load_dataset(DIR)`. Each sample has its
-image in a `.png` file and its label in a `.cls` file. `classes.json` has the class names in the order of the labels."""
+image in a `.png` file and its label in a `.cls` file, which `WebDataset(paths, shardshuffle=False).decode("{mode}")`
+gives as a PIL image and an int. `classes.json` has the class names in the order of the labels."""
 SOURCES = " A `.json` file has the name of the image file that the sample comes from."
 SOURCE_TYPE = """
     struct:
@@ -25,7 +26,9 @@ def write_export(pixels: Pixels, target_dir: Path, library: Any) -> None:  # noq
             _write_part(target_dir / f"{HUB_SPLITS[split]}-{part.number:06d}.tar", part, library)
     columns = {"png": "image", "cls": label_type(manifest)} | ({"json": SOURCE_TYPE} if pixels.has_sources else {})
     loading = render_loading(manifest, "{split}-*.tar", columns | {"__key__": "string", "__url__": "string"})
-    note = NOTE + (SOURCES if pixels.has_sources else "")
+    # "pil" would repeat grey as red, green and blue.
+    mode = "pill" if manifest.image_shape[0] == 1 else "pil"
+    note = NOTE.format(mode=mode) + (SOURCES if pixels.has_sources else "")
     write_synced(target_dir / "README.md", render_readme(manifest, note, loading))
     write_synced(target_dir / "classes.json", render_json(manifest.classes))
 
