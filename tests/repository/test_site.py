@@ -224,7 +224,7 @@ def test_site_is_built_strictly_from_what_the_extra_lists():
     commands = [step["run"] for step in WORKFLOW["jobs"]["build"]["steps"] if "run" in step]
     extra = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]["docs"]
     names = [re.match(r"[\w-]+", requirement)[0] for requirement in extra]
-    assert commands[0] == f"python -m pip install --constraint constraints.txt {' '.join(names)}"
+    assert commands[0] == f"python -m pip install --constraint constraints.txt {' '.join(names)} ruff"
     # With --quiet, MkDocs doesn't count warnings, so that --strict would have no effect.
     assert commands[1] == "python -m mkdocs build --strict"
     assert "python -m mkdocs build --strict\n" in (REPOSITORY / "Makefile").read_text()
