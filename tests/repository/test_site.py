@@ -83,6 +83,13 @@ def is_elsewhere(target):
     return re.match(r"(https?:)?//", target) is not None
 
 
+def github_anchors(page):
+    """The anchors that GitHub gives to the headings of a page, if no two headings are the same."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
 def find_in_site(page, target):
     """The file of the site that a link leads to, and the anchor in it."""
     url = urlsplit(target)
@@ -169,6 +176,15 @@ def test_every_page_is_reached_from_the_readme_as_markdown():
             if path.suffix == ".md" and path.is_file() and path not in [*found, *waiting]:
                 waiting.append(path)
     assert sorted({*DOCS_DIR.rglob("*.md")} - {*found}) == []
+
+
+def test_anchors_in_markdown_are_those_that_github_makes():
+    broken = []
+    for page in [*REPOSITORY.glob("*.md"), *DOCS_DIR.rglob("*.md"), *REPOSITORY.glob("examples/*/README.md")]:
+        for path, anchor in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", page.read_text()):
+            if anchor not in github_anchors(page.parent / path if path else page):
+                broken.append(f"{page.relative_to(REPOSITORY)}: {path}#{anchor}")
+    assert broken == []
 
 
 def test_decisions_are_all_listed():
