@@ -12,7 +12,7 @@ import pytest
 from tests.helpers.shard_sets import make_images, write_raw_set
 from tests.helpers.workspace import assert_fails, hash_files, make_workspace
 
-COMMANDS = ("download", "stats", "audit", "normalize", "report", "inspect", "init", "verify")
+COMMANDS = ("download", "stats", "audit", "normalize", "report", "inspect", "init", "verify", "export")
 
 
 @pytest.fixture
@@ -31,6 +31,10 @@ def test_each_command_prints_one_line(tiny_workspace):
         (["report"], "data/report: report.html, report.md, metrics.json and tables"),
         (["verify", "data/shards"], "data/shards: tiny, 100 train, 20 test, 3x32x32 float32, 1 MB in 2 shards"),
         (["verify", "data/raw"], "every file matches the manifest"),
+        (
+            ["export", "data/raw", "build/hub", "--format", "parquet"],
+            "build/hub: tiny, 100 train, 20 test, as PNG in parquet",
+        ),
     ):
         done = tiny_workspace.pipeline(*command)
         assert (done.returncode, done.stderr) == (0, "")
