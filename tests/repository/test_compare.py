@@ -4,16 +4,18 @@ import os
 
 import pytest
 
-from tests.helpers.workflows import run_step
-from tests.helpers.workspace import Workspace, assert_succeeds, make_workspace
+from tests.helpers.workflows import run_step, steps_of
+from tests.helpers.workspace import Workspace, assert_succeeds, make_workspace, register_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="the runner of this workflow has Linux")]
 
 
 @pytest.fixture
-def checkout(tmp_path):
+def checkout(tiny, tmp_path):
     """What actions/checkout makes of a pull request that changes the scheme: the merge and its parents."""
     upstream = make_workspace(tmp_path / "upstream")
+    register_dataset(upstream.path / "pipeline", "synthetic", tiny.facts())  # for speed
+    assert_succeeds(upstream.run("git", "commit", "--quiet", "--all", "--message", "Shrink the generated dataset"))
     assert_succeeds(upstream.run("git", "switch", "--quiet", "--create", "feature"))
     upstream.set_param("scheme: dataset", "scheme: symmetric")
     for command in (
@@ -23,13 +25,15 @@ def checkout(tmp_path):
     ):
         assert_succeeds(upstream.run("git", *command))
     checkout = Workspace(tmp_path / "checkout")
-    clone = ("git", "clone", "--quiet", "--depth", "2", upstream.path.as_uri(), checkout.path)
-    assert_succeeds(upstream.run(*clone))
+    depth = steps_of("compare")[0]["with"]["fetch-depth"]
+    options = ["--depth", str(depth)] if depth else []
+    assert_succeeds(upstream.run("git", "clone", "--quiet", *options, upstream.path.as_uri(), checkout.path))
     assert_succeeds(checkout.run("git", "switch", "--quiet", "--detach", "HEAD"))
     return checkout
 
 
-def test_summary_shows_what_a_pull_request_changes(checkout, tmp_path):
+def test_summary_shows_what_a_pull_request_changes(checkout, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIPELINE_SOURCE", str(tiny.write_files(tmp_path / "source")))
     summary = tmp_path / "summary.md"
     run_step(checkout, "compare", "Run the pipeline for the base")
     assert checkout.run("git", "status", "--porcelain").stdout == ""
