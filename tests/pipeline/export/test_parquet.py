@@ -67,6 +67,7 @@ def test_files_are_written_in_row_groups(export_parquet, tmp_path):
     target_dir = export_parquet(write_raw_set(tmp_path / "small", make_images(1_001, (1, 4, 4))))
     with ParquetFile(target_dir / "data/train-00000-of-00001.parquet") as file:
         assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [1_000, 1]
+        assert file.metadata.row_group(0).column(0).has_offset_index  # so that a viewer reads single pages
 
 
 def test_download_reads_the_same_dataset_back(export_parquet, image_set, tmp_path):

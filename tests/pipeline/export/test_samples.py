@@ -43,6 +43,13 @@ def test_samples_come_in_order_with_their_labels(colour_set, grey_set):
         assert sum(counts) == shards.manifest.num_samples
 
 
+def test_images_that_are_read_ahead_keep_their_pixels(tmp_path):
+    shards = write_raw_set(tmp_path / "raw", make_images(150, (3, 64, 64)))
+    assert shards.block_samples * 3 < 150  # several blocks, which are read into one buffer
+    pixels, _ = open_pixels(shards)
+    assert [sample.png for sample in pixels.samples("train")] == encode_images(read_images(shards, "train"))
+
+
 def test_samples_of_image_files_have_their_names(image_set):
     pixels, _ = open_pixels(image_set)
     assert pixels.has_sources
