@@ -52,3 +52,10 @@ def test_summary_shows_what_a_pull_request_changes(checkout, tiny, tmp_path, mon
     assert "(https://host/artifact)" in generated
     assert "scheme `symmetric`" in generated
     assert "| normalize.scheme | dataset  | symmetric |" in in_git
+
+
+def test_pipeline_that_fails_fails_the_job(checkout):
+    with pytest.raises(AssertionError, match="download"):
+        run_step(checkout, "compare", "Run the pipeline for the base", PIPELINE_SOURCE="missing")
+    with pytest.raises(AssertionError, match="download"):
+        run_step(checkout, "compare", "Run the pipeline for the pull request", PIPELINE_SOURCE="missing")
