@@ -1,4 +1,4 @@
-"""An HTTP server on loopback that serves one file and can be told to misbehave."""
+"""HTTP servers on loopback: one that serves one file and can be told to misbehave, and one for a folder."""
 
 import re
 import ssl
@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BufferedIOBase
+from pathlib import Path
 
 PIECE_BYTES = 8192
 
@@ -85,13 +87,34 @@ def serve(server: FileServer) -> Iterator[FileServer]:  # noqa: C901 (the handle
     http_server = Server(("127.0.0.1", 0), Handler)
     if server.tls:
         http_server.socket = server.tls.wrap_socket(http_server.socket, server_side=True)
+    with running(http_server):
+        server.url = f"{'https' if server.tls else 'http'}://127.0.0.1:{http_server.server_port}/tiny.tar.gz"
+        try:
+            yield server
+        finally:
+            over.set()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@contextmanager
+def serve_folder(folder: Path) -> Iterator[str]:
+    """Serve the files of a folder, to read only, as any web server does; yield the URL."""
+    http_server = Server(("127.0.0.1", 0), partial(QuietHandler, directory=str(folder)))
+    with running(http_server):
+        yield f"http://127.0.0.1:{http_server.server_port}"
+
+
+@contextmanager
+def running(http_server: Server) -> Iterator[None]:
     thread = threading.Thread(target=http_server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    server.url = f"{'https' if server.tls else 'http'}://127.0.0.1:{http_server.server_port}/tiny.tar.gz"
     try:
-        yield server
+        yield
     finally:
-        over.set()
         http_server.shutdown()
         http_server.server_close()
         thread.join()

@@ -1,65 +1,63 @@
-"""What other repositories do with the shards: real commands between repositories on disk."""
+"""What other repositories do with the shards, by the commands of docs/reuse.md, between real repositories on disk."""
 
 import hashlib
 import json
+import re
 import shutil
+from pathlib import Path
 
-import boto3  # type: ignore[import-untyped]
 import pytest
 import yaml
-from moto.server import ThreadedMotoServer
 
-from tests.helpers.workspace import (
-    REPOSITORY,
-    Workspace,
-    assert_succeeds,
-    commit,
-    make_repository,
-    make_workspace,
-    register_dataset,
-)
+from tests.helpers.pages import find_blocks, read_sections, run_block
+from tests.helpers.workspace import REPOSITORY, Workspace, assert_succeeds, make_repository, make_workspace
 
 pytestmark = pytest.mark.slow
 
+SECTIONS = read_sections("reuse.md")
+# The commands of the table by what they are for.
+COMMANDS = {
+    goal.strip(): re.findall(r"`([^`]+)`", commands)
+    for goal, commands in re.findall(r"^\| (.+?) \| (`.+) \|$", SECTIONS["Get the shards"], re.MULTILINE)
+}
 READ = "from shardset import ShardDataset; d = ShardDataset({!r}); print(len(d), d[0][0].dtype, d.manifest.dtype)"
 
 
-@pytest.fixture(scope="module")
-def upstream(tiny, tmp_path_factory) -> Workspace:
-    """A repository that has released v1, float32, and v2, uint8, of the tiny dataset."""
-    folder = tmp_path_factory.mktemp("upstream")
-    workspace = make_workspace(folder / "cifar-pipeline")
-    register_dataset(workspace.path / "pipeline", "tiny", tiny.facts())
-    workspace.set_param("dataset: cifar10", "dataset: tiny")
-    source = str(tiny.write_files(folder / "source"))
-    workspace.repro(PIPELINE_SOURCE=source)
-    commit(workspace, "Release the tiny dataset as float32", "v1")
-    workspace.set_param("dtype: float32", "dtype: uint8")
-    workspace.repro(PIPELINE_SOURCE=source)
-    commit(workspace, "Release the tiny dataset as uint8", "v2")
-    return workspace
-
-
 @pytest.fixture
-def downstream(tmp_path) -> Workspace:
-    """An empty repository of a consumer, with DVC."""
-    return make_repository(tmp_path / "training")
+def downstream(upstream, tmp_path) -> Workspace:
+    """An empty repository of the same user, with DVC."""
+    return make_repository(tmp_path / "training", home=upstream.path.parent / "home")
 
 
 def read_shards(workspace, path="data/shards"):
     return assert_succeeds(workspace.run("python", "-c", READ.format(path), PYTHONPATH=str(REPOSITORY))).strip()
 
 
-def test_dvc_import_pins_a_version_until_dvc_update(upstream, downstream):
-    (downstream.path / "data").mkdir()
-    assert_succeeds(
-        downstream.run("dvc", "import", upstream.path, "data/shards", "--rev", "v1", "--out", "data/shards")
-    )
+def run_python(workspace, repo, code):
+    """Run a fragment of a page that has no imports, and return the variable `files`, or what the line returns."""
+    program = f"import dvc.api\nREPO = {str(repo)!r}\n"
+    program += f"{code}print(sorted(files))\n" if "\n" in code else f"print({code})\n"
+    return assert_succeeds(workspace.run("python", "-c", program)).strip()
+
+
+def test_each_command_of_the_page_is_run():
+    source = Path(__file__).read_text()
+    assert [goal for goal in COMMANDS if f'COMMANDS["{goal}"]' not in source] == []
+    with_blocks = [heading for heading, text in SECTIONS.items() if find_blocks(text)]
+    assert [heading for heading in with_blocks if f'SECTIONS["{heading}"]' not in source] == []
+
+
+@pytest.mark.parametrize("is_url", [True, False], ids=["url", "path"])
+def test_dvc_import_pins_a_version_until_dvc_update(is_url, upstream, downstream):
+    repo = {"REPO": upstream.path.as_uri() if is_url else upstream.path}
+    (command,) = COMMANDS["shards pinned to a version in your own git history"]
+    run_block(downstream, command, repo)
     assert read_shards(downstream) == "100 torch.float32 float32"
     (dep,) = yaml.safe_load((downstream.path / "data/shards.dvc").read_text())["deps"]
-    v1 = assert_succeeds(upstream.run("git", "rev-parse", "v1^{commit}")).strip()
-    assert (dep["repo"]["rev"], dep["repo"]["rev_lock"]) == ("v1", v1)
-    assert_succeeds(downstream.run("dvc", "update", "data/shards.dvc", "--rev", "v2"))
+    released = assert_succeeds(upstream.run("git", "rev-parse", "v0.1.0^{commit}")).strip()
+    assert (dep["repo"]["rev"], dep["repo"]["rev_lock"]) == ("v0.1.0", released)
+    (command,) = COMMANDS["move to another version"]
+    run_block(downstream, command)
     assert read_shards(downstream) == "100 torch.float32 uint8"
     shutil.rmtree(downstream.path / "data/shards")
     shutil.rmtree(downstream.path / ".dvc/cache")
@@ -67,54 +65,71 @@ def test_dvc_import_pins_a_version_until_dvc_update(upstream, downstream):
     assert read_shards(downstream) == "100 torch.float32 uint8"
 
 
-def test_import_by_url_reads_from_the_remote(upstream, downstream, tmp_path):
-    clone = Workspace(tmp_path / "published")
-    assert_succeeds(upstream.run("git", "clone", "--quiet", upstream.path, clone.path))
-    storage = upstream.path.parent / "cifar-pipeline-storage"
-    assert_succeeds(clone.run("dvc", "remote", "modify", "storage", "url", storage.as_posix()))
-    assert_succeeds(clone.run("git", "commit", "--quiet", "--all", "--message", "Name the remote by an absolute path"))
-    (downstream.path / "data").mkdir()
-    assert_succeeds(downstream.run("dvc", "import", clone.path.as_uri(), "data/shards", "--out", "data/shards"))
-    assert read_shards(downstream) == "100 torch.float32 uint8"
-
-
 def test_dvc_get_fetches_a_split_or_a_file(upstream, downstream):
-    for path, rev in (
-        ("data/shards/test", "v1"),
-        ("data/shards/manifest.json", "v2"),
-        ("data/stats.json", "v1"),
-        ("data/audit/test_without_leaks.csv", "v2"),
-    ):
-        assert_succeeds(downstream.run("dvc", "get", upstream.path, path, "--rev", rev))
+    (command,) = COMMANDS["one split's `.npy` files (no manifest), untracked"]
+    run_block(downstream, command, {"REPO": upstream.path})
     assert sorted(path.name for path in (downstream.path / "test").iterdir()) == [
         "images-00000-of-00001.npy",
         "labels-00000-of-00001.npy",
     ]
-    assert json.loads((downstream.path / "manifest.json").read_bytes())["dtype"] == "uint8"
-    assert json.loads((downstream.path / "stats.json").read_bytes())["images"] == 100
+    in_clone, elsewhere = COMMANDS["only the statistics"]
+    run_block(downstream, elsewhere, {"REPO": upstream.path})
+    stats = (downstream.path / "stats.json").read_text()
+    assert json.loads(stats)["images"] == 100
+    assert stats == run_block(upstream, in_clone) == (upstream.path / "data/stats.json").read_text()
+    get = ("dvc", "get", upstream.path, "data/audit/test_without_leaks.csv", "--rev", "v0.2.0")
+    assert_succeeds(downstream.run(*get))
     assert (downstream.path / "test_without_leaks.csv").read_text().splitlines()[:2] == ["split,index", "test,0"]
 
 
 def test_dvc_api_reads_a_version_without_a_checkout(upstream, downstream):
-    program = (
-        "import io, json, sys, dvc.api, numpy as np\n"
-        "repo = sys.argv[1]\n"
-        "manifest = json.loads(dvc.api.read('data/shards/manifest.json', repo=repo, rev='v1'))\n"
-        "fs = dvc.api.DVCFileSystem(repo, rev='v1')\n"
-        "shard = manifest['splits']['test']['shards'][0]['images']['path']\n"
-        "images = np.load(io.BytesIO(fs.read_bytes(f'data/shards/{shard}')))\n"
-        "fs.get('data/shards', 'shards', recursive=True)\n"
-        "print(manifest['dtype'], images.dtype, images.shape)\n"
-    )
-    assert (
-        assert_succeeds(downstream.run("python", "-c", program, upstream.path)) == "float32 float32 (20, 3, 32, 32)\n"
-    )
+    (command,) = COMMANDS["one file in Python, without a clone"]
+    assert json.loads(run_python(downstream, upstream.path, command))["dtype"] == "float32"
+    (command,) = COMMANDS["a folder in Python"]
+    run_python(downstream, upstream.path, command)
     assert read_shards(downstream, "shards") == "100 torch.float32 float32"
+    program = (
+        "import io, sys, dvc.api, numpy as np\n"
+        "fs = dvc.api.DVCFileSystem(sys.argv[1], rev='v0.1.0')\n"
+        "images = np.load(io.BytesIO(fs.read_bytes('data/shards/test/images-00000-of-00001.npy')))\n"
+        "print(images.dtype, images.shape)\n"
+    )
+    printed = assert_succeeds(downstream.run("python", "-c", program, upstream.path))
+    assert printed == "float32 (20, 3, 32, 32)\n"
 
 
-def test_import_needs_a_push_but_get_from_a_clone_does_not(tiny, upstream, downstream, tmp_path):
-    clone = Workspace(tmp_path / "upstream/cifar-pipeline")  # with a remote of its own, to which nothing was pushed
-    assert_succeeds(upstream.run("git", "clone", "--quiet", "--branch", "v2", upstream.path, clone.path))
+def test_artifact_and_dataset_are_used_as_documented(upstream, downstream):
+    text = SECTIONS["By name and version"]
+    run_block(downstream, *find_blocks(text), {"REPO": upstream.path})
+    assert read_shards(downstream, "shards") == "100 torch.float32 float32"
+    files = run_python(downstream, upstream.path, *find_blocks(text, "python"))
+    text = SECTIONS["As a dataset of your pipeline"]
+    run_block(downstream, *find_blocks(text), {"REPO": upstream.path})
+    assert files == run_python(downstream, upstream.path, *find_blocks(text, "python"))
+    assert "data/shards/manifest.json" in files
+
+
+def test_reader_is_installed_from_git_as_documented(tmp_path):
+    pytest.importorskip("hatchling")  # which pip would download
+    repository = make_workspace(tmp_path / "cifar-pipeline")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, repository.path)
+    assert_succeeds(repository.run("git", "add", "--all"))
+    assert_succeeds(repository.run("git", "commit", "--quiet", "--message", "Release"))
+    assert_succeeds(repository.run("git", "tag", "v0.1.0"))
+    (block,) = find_blocks(SECTIONS["Install only the reader"])
+    installed = {"pip install numpy msgspec": ":"}  # with the tests
+    folder = tmp_path / "site-packages"
+    env = {"PIP_TARGET": str(folder), "PIP_NO_BUILD_ISOLATION": "0"}
+    run_block(Workspace(tmp_path), block, installed | {"REPO": repository.path.as_uri()}, **env)
+    assert (folder / "shardset/py.typed").is_file()
+
+
+def test_import_needs_a_push_but_get_from_a_clone_does_not(upstream, tmp_path):
+    # Another user's, so the remote is another one, to which nothing was pushed.
+    clone = Workspace(tmp_path / "cifar-pipeline")
+    downstream = make_repository(tmp_path / "training")
+    assert_succeeds(upstream.run("git", "clone", "--quiet", "--branch", "v0.2.0", upstream.path, clone.path))
     shutil.copytree(upstream.path / ".dvc/cache", clone.path / ".dvc/cache")
     shards = downstream.path / "shards"
     failed = downstream.run("dvc", "import", clone.path, "data/shards", "--out", "shards")
@@ -122,7 +137,6 @@ def test_import_needs_a_push_but_get_from_a_clone_does_not(tiny, upstream, downs
     assert not (shards / "manifest.json").exists()
     assert_succeeds(downstream.run("dvc", "get", clone.path, "data/shards", "--out", "got"))
     assert read_shards(downstream, "got") == "100 torch.float32 uint8"
-    (clone.path.parent / "cifar-pipeline-storage").mkdir(exist_ok=True)
     assert_succeeds(clone.run("dvc", "push"))
     assert_succeeds(downstream.run("dvc", "import", clone.path, "data/shards", "--out", "shards"))
     assert read_shards(downstream, "shards") == "100 torch.float32 uint8"
@@ -132,13 +146,9 @@ def test_import_needs_a_push_but_get_from_a_clone_does_not(tiny, upstream, downs
     assert manifests["shards"].st_nlink == 1
 
 
-def test_git_alone_has_the_statistics_of_each_version(upstream):
-    shown = assert_succeeds(upstream.run("git", "show", "v1:data/stats.json"))
-    assert shown == (upstream.path / "data/stats.json").read_text()
-
-
 def test_plain_copy_is_a_complete_shard_set(upstream, downstream):
-    shutil.copytree(upstream.path / "data/shards", downstream.path / "copied")
+    (command,) = COMMANDS["a plain copy"]
+    run_block(upstream, command, {"ELSEWHERE": f"'{downstream.path}/copied'"})
     assert read_shards(downstream, "copied") == "100 torch.float32 uint8"
     assert_succeeds(downstream.run("python", "-m", "pipeline", "verify", "copied", PYTHONPATH=str(REPOSITORY)))
 
@@ -149,16 +159,16 @@ def test_pipeline_module_of_a_consumer_does_not_interfere(upstream, downstream):
     assert read_shards(downstream) == "100 torch.float32 uint8"
 
 
-def test_clone_that_pulls_proves_the_remote_complete(upstream):
+def test_clone_that_pulls_proves_the_remote_complete(upstream, tmp_path):
     assert "in sync" in assert_succeeds(upstream.run("dvc", "status", "--cloud"))
-    clone = Workspace(upstream.path.parent / "clone")
-    assert_succeeds(upstream.run("git", "clone", "--quiet", "--branch", "v1", upstream.path, clone.path))
+    clone = Workspace(tmp_path / "clone", home=upstream.path.parent / "home")
+    assert_succeeds(upstream.run("git", "clone", "--quiet", "--branch", "v0.1.0", upstream.path, clone.path))
     assert_succeeds(clone.run("dvc", "pull"))
     assert_succeeds(clone.pipeline("verify", "data/shards"))
     assert clone.repro() == set()
     # Delete one object: status and push trust the remote's entry for the folder that holds it, a fresh clone does not.
     (cached,) = clone.path.glob(".dvc/cache/files/md5/*/" + md5_of(clone.path / "data/shards/manifest.json")[2:])
-    stored = upstream.path.parent / "cifar-pipeline-storage" / cached.relative_to(clone.path / ".dvc/cache")
+    stored = upstream.default_remote / cached.relative_to(clone.path / ".dvc/cache")
     content = stored.read_bytes()
     stored.unlink()
     try:
@@ -174,38 +184,3 @@ def test_clone_that_pulls_proves_the_remote_complete(upstream):
 
 def md5_of(path):
     return hashlib.md5(path.read_bytes()).hexdigest()
-
-
-def test_push_and_pull_work_with_s3(upstream, tmp_path):
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-        endpoint = f"http://{host}:{port}"
-        client = boto3.client(
-            "s3",
-            endpoint_url=endpoint,
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-            region_name="us-east-1",
-        )
-        client.create_bucket(Bucket="bucket")
-        clones = []
-        for name in ("pushing", "pulling"):
-            clone = Workspace(tmp_path / name)
-            assert_succeeds(upstream.run("git", "clone", "--quiet", upstream.path, clone.path))
-            assert_succeeds(
-                clone.run("dvc", "remote", "modify", "--local", "storage", "url", "s3://bucket/cifar-pipeline")
-            )
-            assert_succeeds(clone.run("dvc", "remote", "modify", "--local", "storage", "endpointurl", endpoint))
-            clones.append(clone)
-        pushing, pulling = clones
-        shutil.copytree(upstream.path / ".dvc/cache", pushing.path / ".dvc/cache")
-        assert_succeeds(pushing.run("dvc", "push", **keys))
-        assert client.list_objects_v2(Bucket="bucket")["KeyCount"] > 0
-        assert_succeeds(pulling.run("dvc", "pull", **keys))
-        assert_succeeds(pulling.pipeline("verify", "data/shards"))
-        assert "in sync" in assert_succeeds(pulling.run("dvc", "status", "--cloud", **keys))
-    finally:
-        server.stop()
