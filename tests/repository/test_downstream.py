@@ -100,11 +100,13 @@ def test_dvc_api_reads_a_version_without_a_checkout(upstream, downstream):
 
 def test_artifact_and_dataset_are_used_as_documented(upstream, downstream):
     text = SECTIONS["By name and version"]
-    run_block(downstream, *find_blocks(text), {"REPO": upstream.path})
+    (get,) = find_blocks(text)
+    run_block(downstream, get, {"REPO": upstream.path})
     assert read_shards(downstream, "shards") == "100 torch.float32 float32"
     files = run_python(downstream, upstream.path, *find_blocks(text, "python"))
     text = SECTIONS["As a dataset of your pipeline"]
-    run_block(downstream, *find_blocks(text), {"REPO": upstream.path})
+    (add,) = find_blocks(text)
+    run_block(downstream, add, {"REPO": upstream.path})
     assert files == run_python(downstream, upstream.path, *find_blocks(text, "python"))
     assert "data/shards/manifest.json" in files
 

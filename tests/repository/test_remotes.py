@@ -124,7 +124,7 @@ def test_data_on_a_web_server_are_pulled_by_the_first_command(clone, tmp_path):
         failed = clone.run("dvc", "push")
         assert failed.returncode != 0, "a web server only serves files"
         assert_succeeds(clone.run("dvc", "push", "--remote", "storage"))
-    assert not (stranger.home / ".local/share/cifar-pipeline").exists()
+    assert not stranger.default_remote.exists()
 
 
 def test_commands_with_s3(clone, tmp_path):
