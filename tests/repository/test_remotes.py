@@ -109,10 +109,12 @@ def test_data_on_a_web_server_are_pulled_by_the_first_command(clone, tmp_path):
     stranger = Workspace(tmp_path / "elsewhere", home=tmp_path / "another home")
     stranger.path.mkdir()
     with serve_folder(tmp_path) as url:
-        address = {"https://data.example.org/cifar-pipeline": f"{url}/www"}
         # The server is this machine.
-        copy = {"rsync -a": "cp -R", "server:/var/www/cifar-pipeline": www}
-        run_block(clone, publish, address | copy)
+        addresses = {
+            "ssh://server/var/www/cifar-pipeline": www,
+            "https://data.example.org/cifar-pipeline": f"{url}/www",
+        }
+        run_block(clone, publish, addresses)
         run_block(stranger, pull, {"REPO": published})
         cloned = Workspace(stranger.path / "cifar-pipeline", home=stranger.home)
         assert_succeeds(cloned.pipeline("verify", "data/shards"))
@@ -123,7 +125,7 @@ def test_data_on_a_web_server_are_pulled_by_the_first_command(clone, tmp_path):
         repro_as(clone, "float16")
         failed = clone.run("dvc", "push")
         assert failed.returncode != 0, "a web server only serves files"
-        assert_succeeds(clone.run("dvc", "push", "--remote", "storage"))
+        assert_succeeds(clone.run("dvc", "push", "--remote", "www"))
     assert not stranger.default_remote.exists()
 
 
