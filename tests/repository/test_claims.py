@@ -35,7 +35,7 @@ def test_links_of_the_pages_lead_to_files():
     for page in [
         *REPOSITORY.glob("*.md"),
         *(REPOSITORY / "docs").rglob("*.md"),
-        REPOSITORY / "examples/train/README.md",
+        *REPOSITORY.glob("examples/*/README.md"),
     ]:
         targets = re.findall(r"\]\(([^)#\s]+?)(?:#[^)]*)?\)", page.read_text())
         local = [target for target in targets if "://" not in target and not target.startswith("../../actions")]
