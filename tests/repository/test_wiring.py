@@ -100,7 +100,7 @@ def changed_lines(before, after):
 
 
 def test_stage_has_one_name_in_four_places():
-    assert {*STAGES, "inspect", "init", "verify"} == COMMANDS
+    assert {*STAGES, "inspect", "init", "verify", "export"} == COMMANDS
     for stage, settings in STAGES.items():
         assert settings["cmd"] == f"python -m pipeline {stage}"
         assert settings["desc"]
