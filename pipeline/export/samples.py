@@ -41,7 +41,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Pixels:
-    """A set of uint8 images, of which all but the images was verified. `done` is called with numbers of samples."""
+    """A set of uint8 pixels, verified except for the images. `done` is called with the number of samples encoded."""
 
     shards: ShardSet
     done: Callable[[int], None]
