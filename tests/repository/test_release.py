@@ -1,5 +1,6 @@
 """The commands of docs/releasing.md, the steps of the workflow that publishes a release, and its version."""
 
+import json
 import os
 import re
 import shutil
@@ -104,6 +105,10 @@ def test_commands_of_the_page_release_a_version(tiny, tmp_path):
     workspace.set_param("dtype: float32", "dtype: uint8")
     assert_succeeds(workspace.run("bash", "-e", "-c", release))
     assert workspace.run("git", "status", "--porcelain").stdout == ""
+    for name in ("cifar10-raw", "cifar10-shards", "cifar10-stats"):
+        get = ("dvc", "artifacts", "get", (tmp_path / "origin").as_uri(), name, "--rev", "v0.2.0")
+        assert_succeeds(workspace.run(*get, "--out", tmp_path / name))
+    assert json.loads((tmp_path / "cifar10-shards/manifest.json").read_bytes())["dtype"] == "uint8"
     output = assert_succeeds(workspace.run("bash", "-e", "-c", verify))
     assert "3x32x32 uint8" in output.splitlines()[-1]
     assert output.endswith("every file matches the manifest\n")
