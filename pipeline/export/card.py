@@ -23,7 +23,7 @@ task_categories:
 
 # {name}
 
-{description}{preparation}Images are PNG files of {height} x {width} pixels ({channels}), without any loss.
+{description}{preparation}Images are lossless PNG files of {height} x {width} pixels ({channels}).
 
 {note}
 

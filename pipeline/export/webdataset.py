@@ -11,7 +11,7 @@ from shardset.models import render_json
 NOTE = """The library `webdataset` reads the tar files, and so does `datasets`: `load_dataset(DIR)`. Each sample has its
 image in a `.png` file and its label in a `.cls` file, which `WebDataset(paths, shardshuffle=False).decode("{mode}")`
 gives as a PIL image and an int. `classes.json` has the class names in the order of the labels."""
-SOURCES = " A `.json` file has the name of the image file that the sample comes from."
+SOURCES = "\nA `.json` file has the name of the image file that the sample comes from."
 SOURCE_TYPE = """
     struct:
     - name: source
