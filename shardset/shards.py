@@ -30,6 +30,8 @@ IGNORED_NAMES = (
     ".nfs*",
     ".ipynb_checkpoints",
     "__pycache__",
+    ".cache",
+    ".gitattributes",
     ".*.tmp",
 )
 

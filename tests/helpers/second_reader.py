@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-IGNORED = [".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".nfs*", ".ipynb_checkpoints", "__pycache__", ".*.tmp"]
+IGNORED = [".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".nfs*", ".ipynb_checkpoints", "__pycache__", ".cache"]
+IGNORED += [".gitattributes", ".*.tmp"]
 
 
 def need(ok, path, what):

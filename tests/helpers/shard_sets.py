@@ -29,6 +29,8 @@ LITTER = [
     ".nfs000000000000a1b200000003",
     ".ipynb_checkpoints/notes-checkpoint.ipynb",
     "__pycache__/read.cpython-311.pyc",
+    ".cache/huggingface/download/manifest.json.metadata",
+    ".gitattributes",
     ".manifest.json.new.tmp",
     ".images-00000-of-00001.npy.1f.tmp",
 ]

@@ -61,9 +61,14 @@ def experiments(workspace):
 
 def wait_for_the_queue(workspace):
     end = time.monotonic() + MAX_WAIT
-    while not {*QUEUED} <= {*experiments(workspace)}:
-        assert time.monotonic() < end, assert_succeeds(workspace.run("dvc", "queue", "status"))
+    # The status takes a second, so it is asked only when the results are there.
+    while not {*QUEUED} <= {*experiments(workspace)} or "Running" in queue_status(workspace):
+        assert time.monotonic() < end, queue_status(workspace)
         time.sleep(0.2)
+
+
+def queue_status(workspace):
+    return assert_succeeds(workspace.run("dvc", "queue", "status"))
 
 
 @pytest.fixture(scope="module")

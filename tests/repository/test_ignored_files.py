@@ -30,7 +30,7 @@ def test_litter_in_a_set_changes_no_status(tiny_raw, tmp_path):
     assert_succeeds(repository.run("dvc", "commit", "--force"))
     for name in LITTER:
         for folder in (*sets, *(set_dir / "train" for set_dir in sets)):
-            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).parent.mkdir(exist_ok=True, parents=True)
             (folder / name).write_text("left")
     assert "up to date" in assert_succeeds(repository.run("dvc", "status"))
     for set_dir in sets:
