@@ -306,7 +306,7 @@ def test_replaced_set_is_noticed(set_copy, split_set):
 @pytest.mark.parametrize("folder", [".", "train"])
 def test_litter_of_programs_is_ignored(name, folder, set_copy):
     path = set_copy / folder / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True, parents=True)
     path.touch()
     verify_shards(set_copy)
     ShardDataset(set_copy, verify="hash")
