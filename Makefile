@@ -12,7 +12,7 @@ NEW_VENV := $(shell venv="$$(pwd -P)/.venv"; test -x .venv/bin/python && test -e
   { $(MADE_BY_UV) && grep -qF "'$$venv'" .venv/bin/activate; }; } || echo new-venv)
 PIP = $(shell $(MADE_BY_UV) && echo UV_PYTHON=.venv uv pip || echo .venv/bin/python -m pip)
 
-PROSE := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md $(wildcard docs/*.md docs/*/*.md) examples/train/README.md
+PROSE := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md $(wildcard docs/*.md docs/*/*.md examples/*/README.md)
 
 .PHONY: help repro demo test test-fast soak check ci from-scratch bench clean new-venv
 
