@@ -16,15 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.export.card import HUB_SPLITS
+from pipeline.export.formats import Format
 from shardset import open_shards
 from shardset.shards import ShardSet
 
-FORMATS = ("parquet", "webdataset", "mds")
-HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
-
 
 def main() -> None:
-    if sys.argv[1] in FORMATS:
+    if sys.argv[1] in {*Format}:
         for path in sys.argv[2:]:
             with tempfile.TemporaryDirectory(dir="build" if Path("build").is_dir() else None) as folder:
                 print(json.dumps(measure(Path(path), Path(folder) / "export", sys.argv[1])), flush=True)
@@ -36,7 +35,7 @@ def print_table(raw_dir: Path) -> None:
     raw = open_shards(raw_dir)
     print(f"{raw.manifest.num_samples:,} images, {raw.manifest.num_bytes / 1e6:,.0f} MB as .npy\n")
     print("| format | size, MB | of the .npy set | files | export, s | read back, s |\n|---|--:|--:|--:|--:|--:|")
-    for name in FORMATS:
+    for name in Format:
         command = [sys.executable, "-m", "benchmarks.exports", name, str(raw_dir)]
         row = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         share = row["bytes"] / raw.manifest.num_bytes
@@ -85,8 +84,7 @@ def compare(raw: ShardSet, target_dir: Path, name: str) -> int:
 def read_set(raw: ShardSet, split: str) -> Iterator[tuple]:
     """Yield pixels, (H, W, 3) or (H, W), label and source of each sample."""
     images = chain.from_iterable(raw.images(shard) for shard in raw.shards(split))
-    has_sources = any(file.path == f"{split}/samples.csv" for file in raw.manifest.files)
-    sources = raw.sources(split) if has_sources else [None] * raw.manifest.splits[split].samples
+    sources = raw.sources(split) if raw.manifest.has_sources else [None] * raw.manifest.splits[split].samples
     for image, label, source in zip(images, raw.labels(split).tolist(), sources, strict=True):
         yield image.transpose(1, 2, 0) if len(image) > 1 else image[0], label, source
 
@@ -104,16 +102,16 @@ def read_webdataset(target_dir: Path, split: str, image_mode: str) -> tuple[list
 
     paths = sorted(str(path) for path in target_dir.glob(f"{HUB_SPLITS[split]}-*.tar"))
     samples = WebDataset(paths, shardshuffle=False).decode(image_mode)
-    rows = ((np.asarray(it["png"]), it["cls"], it.get("json", {}).get("source")) for it in samples)
+    rows = ((np.asarray(row["png"]), row["cls"], row.get("json", {}).get("source")) for row in samples)
     return json.loads((target_dir / "classes.json").read_bytes()), rows
 
 
 def read_mds(target_dir: Path, split: str) -> tuple[list[str], Iterator[tuple]]:
     from streaming import StreamingDataset
 
-    dataset = StreamingDataset(local=str(target_dir), split=split, batch_size=1, validate_hash="sha256")
+    dataset = StreamingDataset(local=str(target_dir), split=HUB_SPLITS[split], batch_size=1, validate_hash="sha256")
     samples = (dataset[index] for index in range(len(dataset)))
-    rows = ((np.asarray(it["image"]), int(it["label"]), it.get("source")) for it in samples)
+    rows = ((np.asarray(row["image"]), int(row["label"]), row.get("source")) for row in samples)
     return json.loads((target_dir / "classes.json").read_bytes()), rows
 
 

@@ -154,15 +154,14 @@ def export(
         Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="A set of pixels, such as data/raw.")
     ],
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="A new folder.")],
-    target: Annotated[Format, typer.Option("--format", help="What to write.")],
+    export_format: Annotated[Format, typer.Option("--format", help="The format to write.")],
 ) -> None:
     """Write a set of pixels as PNG files with labels, in the format of another library."""
     from pipeline.stages.export import export_set
 
     with show_progress() as progress:
-        manifest = export_set(directory, destination, target, progress)
-    samples = ", ".join(f"{of_split.samples:,} {split}" for split, of_split in manifest.splits.items())
-    typer.echo(f"{destination}: {manifest.dataset}, {samples}, as PNG in {target}")
+        manifest = export_set(directory, destination, export_format, progress)
+    typer.echo(f"{destination}: {manifest.dataset}, {manifest.sizes()}, as PNG in {export_format}")
 
 
 @app.command()
@@ -173,7 +172,7 @@ def inspect(source: Images, size: Size = None) -> None:
 
 @app.command()
 def init(source: Images, size: Size = None) -> None:
-    """Begin a project for a source of images in the current folder, in a repository of your own."""
+    """Set up the current folder of your own repository as a project for a source of images."""
     from pipeline.stages.init import check_project_dir, next_steps, write_project
 
     project_dir = Path.cwd()

@@ -13,6 +13,7 @@ from shardset.errors import CorruptDataError, DamagedFileError, named_os_errors
 from shardset.models import Model, parse, render_json
 
 MANIFEST_NAME = "manifest.json"
+SAMPLES_NAME = "samples.csv"  # in the folder of each split, if its samples come from image files
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)  # the order in which every manifest lists them
@@ -141,13 +142,21 @@ class Manifest(Model, frozen=True):
             for shard in split.shards:
                 yield from shard.files
 
+    @property
+    def has_sources(self) -> bool:
+        """Whether each split has a SAMPLES_NAME, which names the image file of each sample."""
+        return any(file.path == f"train/{SAMPLES_NAME}" for file in self.files)
+
+    def sizes(self) -> str:
+        """Describe the number of samples of each split."""
+        return ", ".join(f"{shards.samples:,} {split}" for split, shards in self.splits.items())
+
     def summary(self) -> str:
         """Describe the set in one line."""
-        samples = ", ".join(f"{shards.samples:,} {split}" for split, shards in self.splits.items())
         num_shards = sum(len(split.shards) for split in self.splits.values())
         shape = "x".join(map(str, self.image_shape))
         size = f"{self.num_bytes / 1e6:,.0f} MB in {num_shards} shard{'s' * (num_shards != 1)}"
-        return f"{self.dataset}, {samples}, {shape} {self.dtype}, {size}"
+        return f"{self.dataset}, {self.sizes()}, {shape} {self.dtype}, {size}"
 
 
 def render_manifest(manifest: Manifest) -> str:

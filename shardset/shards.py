@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from shardset.content import Digests, hash_content
 from shardset.errors import CorruptDataError, DamagedFileError, InputError
-from shardset.manifest import MANIFEST_NAME, Manifest, SetFile, Shard, Split, load_manifest
+from shardset.manifest import MANIFEST_NAME, SAMPLES_NAME, Manifest, SetFile, Shard, Split, load_manifest
 from shardset.reader import Array, Labels, ShardReader
 from shardset.threads import MapTasks, ignore, map_on_threads
 from shardset.verification import ShardCheck, check_shard
@@ -34,8 +34,6 @@ IGNORED_NAMES = (
     ".gitattributes",
     ".*.tmp",
 )
-
-SAMPLES_NAME = "samples.csv"  # in the folder of each split, if its samples come from image files
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,12 +93,16 @@ class ShardSet:
 
         Raises InputError if the set was not made from image files, and CorruptDataError if samples.csv is damaged.
         """
-        listed = {file.path: file for file in self.manifest.files}
-        if (path := f"{split}/{SAMPLES_NAME}") not in listed:
+        if not self.manifest.has_sources:
             raise InputError(f"{self.dir}: was not made from image files, so its samples have no names")
-        self.reader.verify_file(listed[path])
-        with (self.dir / path).open(encoding="utf-8", newline="") as file:
-            return tuple(row["source"] for row in csv.DictReader(file))
+        (listed,) = (file for file in self.manifest.files if file.path == f"{split}/{SAMPLES_NAME}")
+        self.reader.verify_file(listed)
+        path, expected = self.dir / listed.path, self.manifest.splits[split].samples
+        with path.open(encoding="utf-8", newline="") as file:
+            names = tuple(row["source"] for row in csv.DictReader(file))
+        if len(names) != expected:
+            raise CorruptDataError(f"{path}: expected {expected:,} samples, got {len(names):,}. Build the set again.")
+        return names
 
     def take(self, split: Split, indices: Array) -> Array:
         """Read some images of a split in the order of `indices`, (len(indices), C, H, W) of the manifest's dtype."""

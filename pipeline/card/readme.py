@@ -3,8 +3,7 @@
 import json
 
 from pipeline.card.origins import ORIGINS
-from shardset.manifest import Manifest, Normalization, Preparation
-from shardset.shards import SAMPLES_NAME
+from shardset.manifest import SAMPLES_NAME, Manifest, Normalization, Preparation
 
 CARD = """---
 pretty_name: {pretty_name}
@@ -84,14 +83,13 @@ SAMPLES_READABLE = """The library `datasets` can't read `.npy` files, so `load_d
 def render_readme(manifest: Manifest, normalization: Normalization) -> str:
     """Render README.md of a normalized shard set."""
     splits = manifest.splits.items()
-    has_sources = any(file.path.endswith(f"/{SAMPLES_NAME}") for file in manifest.files)
     preparation = describe_preparation(manifest.preparation) if manifest.preparation else ""
     return CARD.format(
         pretty_name=yaml_string(dataset_name(manifest)),
-        configs=_samples_config(manifest) if has_sources else "dataset_info:\n",
+        configs=_samples_config(manifest) if manifest.has_sources else "dataset_info:\n",
         name=dataset_name(manifest),
         description=describe_origin(manifest),
-        preparation=preparation + (SOURCES if has_sources else ""),
+        preparation=preparation + (SOURCES if manifest.has_sources else ""),
         dtype=manifest.dtype,
         shape=list(manifest.image_shape),
         dimensions=", ".join(map(str, manifest.image_shape)),
@@ -109,7 +107,7 @@ def render_readme(manifest: Manifest, normalization: Normalization) -> str:
         scheme=normalization.scheme,
         table="\n".join(f"| {split} | {of.samples:,} | {len(of.shards)} | {of.num_bytes:,} |" for split, of in splits),
         content_sha256=manifest.content_sha256,
-        readable=SAMPLES_READABLE if has_sources else NOT_READABLE,
+        readable=SAMPLES_READABLE if manifest.has_sources else NOT_READABLE,
         citation=cite(manifest),
     )
 

@@ -66,7 +66,9 @@ def render_readme(manifest: Manifest, note: str, loading: str) -> str:
         width=width,
         channels=", ".join(manifest.channels),
         note=note,
-        table="\n".join(f"| {split} | {of_split.samples:,} |" for split, of_split in manifest.splits.items()),
+        table="\n".join(
+            f"| {HUB_SPLITS[split]} | {of_split.samples:,} |" for split, of_split in manifest.splits.items()
+        ),
         content_sha256=manifest.content_sha256,
         citation=cite(manifest),
     )
@@ -75,8 +77,8 @@ def render_readme(manifest: Manifest, note: str, loading: str) -> str:
 def render_loading(manifest: Manifest, pattern: str, columns: Mapping[str, str]) -> str:
     """Render the part of the front matter that `datasets` reads.
 
-    `pattern` matches the files of a split, whose name it has as {split}. `columns` has the type of each column, in
-    YAML. Loading fails if the number of samples differs.
+    `pattern` matches the files of a split; {split} in it stands for the split's name on the Hub. `columns` maps each
+    column to its type, in YAML. `datasets` refuses to load another number of samples than is listed here.
     """
     splits = [(HUB_SPLITS[split], of_split.samples) for split, of_split in manifest.splits.items()]
     return LOADING.format(

@@ -12,14 +12,14 @@ from shardset.models import render_json
 PARQUET = "application/x-parquet"
 
 
-def render_croissant(manifest: Manifest, target_dir: Path, paths: Iterable[Path], *, has_sources: bool) -> str:
+def render_croissant(manifest: Manifest, target_dir: Path, paths: Iterable[Path]) -> str:
     """Render croissant.json of parquet files in `target_dir`, with a record set for each split."""
     files = [
         describe_file(path.relative_to(target_dir).as_posix(), path.stat().st_size, hash_file(path), PARQUET)
         for path in paths
     ]
     splits = [HUB_SPLITS[split] for split in manifest.splits]
-    samples = ", ".join(f"{of_split.samples:,} {split}" for split, of_split in manifest.splits.items())
+    samples = ", ".join(f"{of_split.samples:,} {HUB_SPLITS[split]}" for split, of_split in manifest.splits.items())
     sets: list[dict[str, object]] = [
         {
             "@type": "cr:FileSet",
@@ -30,7 +30,9 @@ def render_croissant(manifest: Manifest, target_dir: Path, paths: Iterable[Path]
         }
         for split in splits
     ]
-    columns = {"image": "sc:ImageObject", "label": "sc:Integer"} | ({"source": "sc:Text"} if has_sources else {})
+    columns = {"image": "sc:ImageObject", "label": "sc:Integer"} | (
+        {"source": "sc:Text"} if manifest.has_sources else {}
+    )
     records = [_records(split, columns) for split in splits]
     return render_json(describe_dataset(manifest, f"{samples}, as PNG files in parquet.", [*files, *sets], records))
 

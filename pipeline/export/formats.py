@@ -1,44 +1,35 @@
-"""The formats, by the names that the command line and the extras have for them."""
+"""The formats of an export, named as on the command line and in the extras."""
 
 from collections.abc import Callable
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shardset.errors import InputError
 
 if TYPE_CHECKING:
-    from pipeline.export.samples import Pixels
+    from pipeline.export.samples import PixelSet
 
-# Writes all files of an export into an empty folder, given the module of the library whose writer it uses.
-WriteExport = Callable[["Pixels", Path, Any], None]
+# Writes all files of an export into an empty folder.
+WriteExport = Callable[["PixelSet", Path], None]
 
 
 class Format(StrEnum):
-    """A format, by the name of the extra that has what writes it."""
+    """A format. Its value is the name of the module that writes it and of the extra that this module needs."""
 
     parquet = "parquet"
     webdataset = "webdataset"
     mds = "mds"
 
 
-WRITERS = {Format.parquet: "pyarrow.parquet", Format.webdataset: "webdataset", Format.mds: "streaming"}
-
-
-def import_library(target: Format) -> Any:  # noqa: ANN401 (a module)
-    """Import the library whose writer a format needs. Raises InputError, which names the extra, if it is missing."""
-    name = WRITERS[target]
+def load_writer(export_format: Format) -> WriteExport:
+    """Return the function that writes a format. Raises InputError, which names the extra, if a library is missing."""
     try:
-        return import_module(name)
-    except ModuleNotFoundError:
-        package = name.partition(".")[0]
+        writer: WriteExport = import_module(f"pipeline.export.{export_format}").write_export
+    except ModuleNotFoundError as error:
         raise InputError(
-            f"--format {target}: needs {package}: pip install --constraint constraints.txt -e '.[{target}]'"
+            f"--format {export_format} needs {error.name}. In a clone of cifar-pipeline: "
+            f"pip install --constraint constraints.txt -e '.[{export_format}]'"
         ) from None
-
-
-def find_writer(target: Format) -> WriteExport:
-    """Return the function that writes a format."""
-    writer: WriteExport = import_module(f"pipeline.export.{target}").write_export
     return writer

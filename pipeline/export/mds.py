@@ -2,10 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
-from pipeline.export.card import render_readme
-from pipeline.export.samples import Pixels
+from streaming import MDSWriter
+
+from pipeline.export.card import HUB_SPLITS, render_readme
+from pipeline.export.samples import PixelSet
 from pipeline.runtime.files import write_synced
 from shardset.errors import named_os_errors
 from shardset.models import render_json
@@ -13,20 +14,20 @@ from shardset.models import render_json
 NOTE = """The library `streaming` reads the folder of each split: `StreamingDataset(local=DIR, split="train")`. With
 `validate_hash="sha256"` it compares each shard with its hash. `classes.json` has the class names in the order of the
 labels."""
-# Without this, `datasets` would take the index of the shards for the dataset.
+# Otherwise `datasets` would load index.json as the dataset. It can't read .mds files, and says so.
 LOADING = """configs:
 - config_name: default
   data_files: "*/*.mds"
 """
 
 
-def write_export(pixels: Pixels, target_dir: Path, library: Any) -> None:  # noqa: ANN401 (streaming)
+def write_export(pixels: PixelSet, target_dir: Path) -> None:
     """Write a folder of shards for each split, classes.json and README.md into an empty folder."""
-    columns = {"image": "png", "label": "int"} | ({"source": "str"} if pixels.has_sources else {})
+    columns = {"image": "png", "label": "int"} | ({"source": "str"} if pixels.manifest.has_sources else {})
     for split in pixels.manifest.splits:
-        split_dir = target_dir / split
+        split_dir = target_dir / HUB_SPLITS[split]
         with named_os_errors(split_dir):
-            with library.MDSWriter(out=str(split_dir), columns=columns, hashes=["sha256"]) as writer:
+            with MDSWriter(out=str(split_dir), columns=columns, hashes=["sha256"]) as writer:
                 for sample in pixels.samples(split):
                     writer.write({"image": sample.png, "label": sample.label, "source": sample.source})
             _sync_files(split_dir)

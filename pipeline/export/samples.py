@@ -13,9 +13,9 @@ from PIL import Image
 from pipeline.runtime.tasks import imap_on_threads
 from pipeline.shards.raw import samples_per_shard
 from shardset.errors import InputError
-from shardset.manifest import Manifest, Split
+from shardset.manifest import SAMPLES_NAME, Manifest, Split
 from shardset.reader import Array, split_range
-from shardset.shards import SAMPLES_NAME, ShardSet
+from shardset.shards import ShardSet
 
 PNG_CHANNELS = (1, 3)  # grey, RGB
 
@@ -40,7 +40,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Pixels:
+class PixelSet:
     """A set of uint8 pixels, verified except for the images. `done` is called with the number of samples encoded."""
 
     shards: ShardSet
@@ -50,34 +50,30 @@ class Pixels:
     def manifest(self) -> Manifest:
         return self.shards.manifest
 
-    @property
-    def has_sources(self) -> bool:
-        """Whether the samples have names: those of the image files that they come from."""
-        return f"train/{SAMPLES_NAME}" in {file.path for file in self.manifest.files}
-
     def samples(self, split: Split) -> Iterator[Sample]:
         """Yield the samples of a split in order. Raises DamagedFileError if a byte differs from the manifest."""
         of_split = self.shards.shards(split)
         blocks = (block.copy() for shard in of_split for block in self.shards.verified_image_blocks(shard))
         images = chain.from_iterable(map(self._count, imap_on_threads(encode_images, blocks)))
-        labels = chain.from_iterable(self.shards.reader.labels(shard).tolist() for shard in of_split)
+        label_blocks = chain.from_iterable(map(self.shards.reader.verified_label_blocks, of_split))
+        labels = chain.from_iterable(block.tolist() for block in label_blocks)
         for index, (png, label, source) in enumerate(zip(images, labels, self._sources(split), strict=True)):
             yield Sample(index, png, label, source)
 
     def parts(self, split: Split) -> Iterator[Part]:
-        """Cut a split into files of as many samples as data/raw has in a shard, to be read one after the other."""
+        """Cut a split into parts with as many samples as a shard of data/raw. The parts have to be read in order."""
         samples = self.samples(split)
         ranges = split_range(0, self.manifest.splits[split].samples, samples_per_shard(self.manifest.image_shape))
         for number, (start, stop) in enumerate(ranges):
             yield Part(number, len(ranges), islice(samples, stop - start))
-        next(samples, None)  # the last shard's hash is compared when nothing is left to read
+        next(samples, None)  # the last shard's hash is compared only when more is asked for than there is
 
     def _count(self, images: list[bytes]) -> list[bytes]:
         self.done(len(images))
         return images
 
     def _sources(self, split: Split) -> Iterator[str | None]:
-        if not self.has_sources:
+        if not self.manifest.has_sources:
             yield from repeat(None, self.manifest.splits[split].samples)
             return
         with (self.shards.dir / split / SAMPLES_NAME).open(encoding="utf-8", newline="") as file:

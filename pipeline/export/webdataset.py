@@ -1,10 +1,11 @@
 """Tar files in the WebDataset format."""
 
 from pathlib import Path
-from typing import Any
+
+from webdataset import TarWriter
 
 from pipeline.export.card import HUB_SPLITS, label_type, render_loading, render_readme
-from pipeline.export.samples import Part, Pixels
+from pipeline.export.samples import Part, PixelSet
 from pipeline.runtime.files import open_synced, write_synced
 from shardset.models import render_json
 
@@ -18,24 +19,24 @@ SOURCE_TYPE = """
       dtype: string"""
 
 
-def write_export(pixels: Pixels, target_dir: Path, library: Any) -> None:  # noqa: ANN401 (webdataset)
+def write_export(pixels: PixelSet, target_dir: Path) -> None:
     """Write `SPLIT-NNNNNN.tar`, classes.json and README.md into an empty folder."""
     manifest = pixels.manifest
     for split in manifest.splits:
         for part in pixels.parts(split):
-            _write_part(target_dir / f"{HUB_SPLITS[split]}-{part.number:06d}.tar", part, library)
-    columns = {"png": "image", "cls": label_type(manifest)} | ({"json": SOURCE_TYPE} if pixels.has_sources else {})
+            _write_part(target_dir / f"{HUB_SPLITS[split]}-{part.number:06d}.tar", part)
+    columns = {"png": "image", "cls": label_type(manifest)} | ({"json": SOURCE_TYPE} if manifest.has_sources else {})
     loading = render_loading(manifest, "{split}-*.tar", columns | {"__key__": "string", "__url__": "string"})
     # "pil" would repeat grey as red, green and blue.
     mode = "pill" if manifest.image_shape[0] == 1 else "pil"
-    note = NOTE.format(mode=mode) + (SOURCES if pixels.has_sources else "")
+    note = NOTE.format(mode=mode) + (SOURCES if manifest.has_sources else "")
     write_synced(target_dir / "README.md", render_readme(manifest, note, loading))
     write_synced(target_dir / "classes.json", render_json(manifest.classes))
 
 
-def _write_part(path: Path, part: Part, library: Any) -> None:  # noqa: ANN401 (webdataset)
+def _write_part(path: Path, part: Part) -> None:
     # A fixed time, because exports of the same set should be equal.
-    with open_synced(path, "wb") as file, library.TarWriter(file, encoder=False, mtime=0) as tar:
+    with open_synced(path, "wb") as file, TarWriter(file, encoder=False, mtime=0) as tar:
         for sample in part.samples:
             files = {"png": sample.png, "cls": str(sample.label).encode()}
             if sample.source is not None:

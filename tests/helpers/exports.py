@@ -15,7 +15,7 @@ from tests.helpers.workspace import REPOSITORY
 
 
 def write_colour_set(path: Path) -> ShardSet:
-    """Three splits of images that are no squares, with three classes."""
+    """Three splits of images of 8 x 12 pixels, with three classes."""
     images = {split: make_images(count, (3, 8, 12), count) for split, count in (("train", 7), ("val", 3), ("test", 4))}
     return write_raw_set(path, num_classes=3, **images)
 

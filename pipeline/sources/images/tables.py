@@ -12,10 +12,9 @@ from pipeline.runtime.files import hash_file, write_csv
 from pipeline.sources.images.decode import is_grey
 from pipeline.sources.images.facts import ImageFacts
 from shardset.errors import InputError
-from shardset.manifest import SetFile, Split
+from shardset.manifest import SAMPLES_NAME, SetFile, Split
 from shardset.models import printable
 from shardset.reader import Labels
-from shardset.shards import SAMPLES_NAME
 
 SAMPLES_HEADER = ("index", "source", "sha256", "label", "width", "height", "orientation", "mode")
 SKIPPED_NAME = "skipped.csv"

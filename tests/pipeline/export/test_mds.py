@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from pipeline.export.card import HUB_SPLITS
 from pipeline.export.formats import Format
 from tests.helpers.exports import export_in_process, load_program_output
 
@@ -23,14 +24,14 @@ def test_shards_are_listed_with_their_hashes(image_set, tmp_path):
     export_in_process(Format.mds, {target_dir: image_set})
     assert json.loads((target_dir / "classes.json").read_text()) == [*image_set.manifest.classes]
     for split, of_split in image_set.manifest.splits.items():
-        (shard,) = json.loads((target_dir / split / "index.json").read_text())["shards"]
+        (shard,) = json.loads((target_dir / HUB_SPLITS[split] / "index.json").read_text())["shards"]
         assert shard["samples"] == of_split.samples
         assert dict(zip(shard["column_names"], shard["column_encodings"], strict=True)) == {
             "image": "png",
             "label": "int",
             "source": "str",
         }
-        content = (target_dir / split / shard["raw_data"]["basename"]).read_bytes()
+        content = (target_dir / HUB_SPLITS[split] / shard["raw_data"]["basename"]).read_bytes()
         assert shard["raw_data"]["hashes"] == {"sha256": hashlib.sha256(content).hexdigest()}
     # `datasets` can't read them, and doesn't take index.json for the dataset.
     answer = load_program_output(LOAD, target_dir, tmp_path / "cache")

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 from PIL import Image
 
-from pipeline.export.samples import Pixels, check_channels, encode_images
+from pipeline.export.samples import PixelSet, check_channels, encode_images
 from shardset.errors import DamagedFileError, InputError
 from shardset.shards import open_shards
 from tests.helpers.shard_sets import make_images, read_images, write_raw_set
@@ -14,7 +14,7 @@ from tests.helpers.shard_sets import make_images, read_images, write_raw_set
 
 def open_pixels(shards):
     counts: list[int] = []
-    return Pixels(shards, counts.append), counts
+    return PixelSet(shards, counts.append), counts
 
 
 def decode(png):
@@ -52,7 +52,7 @@ def test_images_that_are_read_ahead_keep_their_pixels(tmp_path):
 
 def test_samples_of_image_files_have_their_names(image_set):
     pixels, _ = open_pixels(image_set)
-    assert pixels.has_sources
+    assert pixels.manifest.has_sources
     for split in image_set.manifest.splits:
         assert tuple(sample.source for sample in pixels.samples(split)) == image_set.sources(split)
 
@@ -64,13 +64,14 @@ def test_parts_hold_as_many_samples_as_raw_shards(tmp_path):
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_damaged_images_are_found_while_they_are_read(split, colour_set, tmp_path):
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_damaged_file_is_found_while_it_is_read(kind, split, colour_set, tmp_path):
     copy = shutil.copytree(colour_set.dir, tmp_path / "raw")
-    path = copy / f"{split}/images-00000-of-00001.npy"
+    path = copy / f"{split}/{kind}-00000-of-00001.npy"
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     pixels, _ = open_pixels(open_shards(copy))
-    with pytest.raises(DamagedFileError, match=f"{split}/images-00000-of-00001.npy: expected SHA-256"):
+    with pytest.raises(DamagedFileError, match=f"{split}/{kind}-00000-of-00001.npy: expected SHA-256"):
         [sample.index for part in pixels.parts(split) for sample in part.samples]
 
 

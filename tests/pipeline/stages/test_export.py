@@ -9,11 +9,11 @@ import pytest
 from pipeline.errors import PipelineError
 from pipeline.export.formats import Format
 from pipeline.runtime.locks import exclusive_lock
-from pipeline.stages.export import SAMPLE_OVERHEAD, export_set
+from pipeline.stages.export import OVERHEAD, export_set
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.stats import write_stats
 from shardset.errors import CorruptDataError, DamagedFileError, InputError
-from tests.helpers.exports import export_in_process, write_colour_set
+from tests.helpers.exports import export_in_process, write_colour_set, write_image_set
 from tests.helpers.shard_sets import make_images, make_params, write_raw_set
 from tests.helpers.workspace import REPOSITORY, hash_files
 
@@ -21,6 +21,11 @@ from tests.helpers.workspace import REPOSITORY, hash_files
 @pytest.fixture(scope="module")
 def colour_set(tmp_path_factory):
     return write_colour_set(tmp_path_factory.mktemp("colour") / "raw")
+
+
+@pytest.fixture(scope="module")
+def image_set(tmp_path_factory):
+    return write_image_set(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture
@@ -70,46 +75,63 @@ def test_damaged_set_is_not_exported(name, colour_set, tmp_path, target_dir):
     assert_nothing_left(target_dir)
 
 
-def test_set_that_is_replaced_meanwhile_is_not_exported(colour_set, tmp_path, target_dir):
+@pytest.mark.parametrize("when", ["at the start", "at the end"])
+@pytest.mark.parametrize("num_samples", [4, 40])
+def test_replaced_set_is_not_reported_as_damaged(num_samples, when, colour_set, tmp_path, target_dir):
     copy = shutil.copytree(colour_set.dir, tmp_path / "raw")
-    sizes = {split: of_split.samples for split, of_split in colour_set.manifest.splits.items()}
+    calls = []
 
     def replace(action, done, total):
-        if done == total:
+        calls.append(done)
+        if (len(calls) == 1) if when == "at the start" else (done == total):
             shutil.rmtree(copy)
-            images = {split: make_images(samples, (3, 8, 12)) for split, samples in sizes.items()}
-            write_raw_set(copy, num_classes=3, **images)
+            write_raw_set(
+                copy, num_classes=3, **dict.fromkeys(("train", "val", "test"), make_images(num_samples, (3, 8, 12)))
+            )
 
-    with pytest.raises(CorruptDataError, match="was replaced by another set while it was being read"):
+    with pytest.raises(CorruptDataError, match="was replaced by another set while it was being read") as error:
         export_set(copy, target_dir, Format.parquet, replace)
+    assert "repair" not in str(error.value)
     assert_nothing_left(target_dir)
 
 
-@pytest.mark.parametrize("existing", ["a file", "a folder with a file", "an earlier export"])
+def test_names_that_change_during_the_export_are_found(image_set, tmp_path, target_dir):
+    copy = shutil.copytree(image_set.dir, tmp_path / "raw")
+
+    def rename(action, done, total):
+        path = copy / "test/samples.csv"
+        path.write_bytes(path.read_bytes().replace(b"cat", b"cow"))
+
+    with pytest.raises(DamagedFileError, match="test/samples.csv: expected SHA-256"):
+        export_set(copy, target_dir, Format.parquet, rename)
+    assert_nothing_left(target_dir)
+
+
+@pytest.mark.parametrize("existing", ["a file", "an empty folder", "a dangling link", "a loop of links", "an export"])
 def test_what_is_there_stays(existing, colour_set, target_dir):
     if existing == "a file":
         target_dir.write_text("notes")
-    elif existing == "a folder with a file":
+    elif existing == "an empty folder":
         target_dir.mkdir()
-        (target_dir / ".git").write_text("notes")
+    elif existing == "a dangling link":
+        target_dir.symlink_to("nowhere")
+    elif existing == "a loop of links":
+        target_dir.symlink_to("export")
     else:
         export_set(colour_set.dir, target_dir, Format.parquet)
-    before = hash_files(target_dir.parent)
-    with pytest.raises(InputError, match="already exists; choose a new folder, or remove it first"):
+    before = hash_files(target_dir.parent), [*target_dir.parent.iterdir()]
+    with pytest.raises(InputError, match="already exists; choose a new folder"):
         export_set(colour_set.dir, target_dir, Format.parquet)
-    assert hash_files(target_dir.parent) == before
+    assert (hash_files(target_dir.parent), [*target_dir.parent.iterdir()]) == before
 
 
-def test_empty_folder_is_used(colour_set, target_dir):
-    target_dir.mkdir()
-    export_set(colour_set.dir, target_dir, Format.parquet)
-    assert (target_dir / "README.md").is_file()
+def test_folder_that_appears_during_the_export_stays(colour_set, target_dir):
+    def make_folder(*_):
+        target_dir.mkdir(exist_ok=True)
+        (target_dir / "mine.txt").write_text("notes")
 
-
-def test_files_that_appear_meanwhile_stay(colour_set, target_dir):
-    target_dir.mkdir()
     with pytest.raises(InputError, match="already exists"):
-        export_set(colour_set.dir, target_dir, Format.parquet, lambda *_: (target_dir / "mine.txt").write_text("notes"))
+        export_set(colour_set.dir, target_dir, Format.parquet, make_folder)
     assert [path.name for path in target_dir.parent.rglob("*")] == ["export", "mine.txt"]
 
 
@@ -122,25 +144,25 @@ def test_folder_within_the_set_is_rejected(colour_set):
 
 
 def test_too_little_space_is_found_before_writing(colour_set, target_dir, monkeypatch):
-    usage = shutil.disk_usage(target_dir.parent)._replace(free=14 * (3 * 8 * 12 + SAMPLE_OVERHEAD) - 1)
+    usage = shutil.disk_usage(target_dir.parent)._replace(free=14 * (3 * 8 * 12 + OVERHEAD[Format.parquet]) - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(PipelineError, match="will be written, but the disk has .* free. Free space, or choose"):
         export_set(colour_set.dir, target_dir, Format.parquet)
     assert_nothing_left(target_dir)
 
 
-def test_second_export_to_a_folder_waits_its_turn(colour_set, target_dir):
+def test_second_export_to_a_folder_is_rejected(colour_set, target_dir):
     with exclusive_lock(target_dir, wait=False), pytest.raises(PipelineError, match="another process is writing to it"):
         export_set(colour_set.dir, target_dir, Format.parquet)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", [Format.parquet, Format.webdataset])  # MDS has less around each sample than tar
+@pytest.mark.parametrize("target", Format)
 def test_noise_needs_no_more_space_than_was_checked(target, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (300, 3, 16, 16), np.uint8)
     export_in_process(target, {tmp_path / "export": write_raw_set(tmp_path / "raw", noise)})
     num_bytes = sum(path.stat().st_size for path in (tmp_path / "export").rglob("*.*"))
-    assert num_bytes < 300 * (3 * 16 * 16 + SAMPLE_OVERHEAD)
+    assert num_bytes < 300 * (3 * 16 * 16 + OVERHEAD[target])
 
 
 @pytest.mark.slow
