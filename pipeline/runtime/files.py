@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pipeline.errors import PipelineError
 from pipeline.runtime.locks import exclusive_lock, temp_sibling
@@ -61,13 +61,13 @@ def open_synced(path: Path, mode: str, **options: Any) -> Iterator[Any]:  # noqa
 def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
     """Write CSV as `render_csv` renders it, row by row, into a folder that no one else reads yet."""
     with open_synced(path, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
+        _write_rows(file, rows)
 
 
 def render_csv(rows: Iterable[Iterable[object]]) -> str:
     """Render CSV with LF line endings."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    _write_rows(text, rows)
     return text.getvalue()
 
 
@@ -90,7 +90,7 @@ def replace_dir(target_dir: Path) -> Iterator[Path]:
     disk is full or not writable, or if another process is writing `target_dir`. An OSError about any other file, such
     as one that the block reads, is raised as it is.
     """
-    target_dir = target_dir.resolve()  # it may be a link to another disk
+    target_dir = Path(os.path.realpath(target_dir))  # it may be a link to another disk
     new_dir = temp_sibling(target_dir, "new")
     with exclusive_writer(target_dir):
         remove_dir(new_dir, target_dir)
@@ -161,6 +161,21 @@ def hash_file(path: Path) -> str:
     """Hash a file's bytes, SHA-256 as hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _LineFeeds:
+    """A text file that ends each row of csv.writer with LF."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, row: str) -> int:
+        return self._file.write(row.removesuffix("\r\n") + "\n")
+
+
+def _write_rows(file: TextIO, rows: Iterable[Iterable[object]]) -> None:
+    # With LF as its terminator, csv.writer leaves CR unquoted before Python 3.13, and readers end a row there.
+    csv.writer(_LineFeeds(file), lineterminator="\r\n").writerows(rows)
 
 
 def _size(num_bytes: int) -> str:

@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 # Left by file managers, NAS devices and Python. Names are compared in lower case.
-LITTER = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "__pycache__"}
+LITTER = {
+    "__macosx",
+    "icon\r",
+    "thumbs.db",
+    "desktop.ini",
+    "@eadir",
+    "$recycle.bin",
+    "system volume information",
+    "__pycache__",
+}
 
 
 @dataclass

@@ -1,4 +1,6 @@
+import csv
 import errno
+import io
 import os
 import shutil
 import signal
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.runtime.files import replace_dir, write_json, write_text
+from pipeline.runtime.files import render_csv, replace_dir, write_csv, write_json, write_text
 from shardset.shards import verify_shards
 from tests.helpers.workspace import hash_files
 
@@ -188,3 +190,12 @@ def test_links_into_dvc_cache_are_never_written_into(normalized_workspace):
     assert workspace.pipeline("report").returncode == 0
     assert workspace.run("dvc", "status", *stages).stdout.startswith("Data and pipelines are")
     assert hash_files(cache_dir) == before
+
+
+def test_csv_keeps_line_breaks_within_fields(tmp_path):
+    rows = [["Icon\r", "a\nb", "c\r\nd", 'e"f', "g,h"], ["", "1", "2.5", "é", "last"]]
+    write_csv(tmp_path / "rows.csv", rows)
+    text = render_csv(rows)
+    assert (tmp_path / "rows.csv").read_bytes() == text.encode()
+    assert text == '"Icon\r","a\nb","c\r\nd","e""f","g,h"\n,1,2.5,é,last\n'
+    assert list(csv.reader(io.StringIO(text, newline=""))) == rows
