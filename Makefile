@@ -1,5 +1,5 @@
-# The project's commands. Each one first sets up .venv, which takes no time while pyproject.toml and constraints.txt are
-# unchanged.
+# The project's commands. All except help and clean first set up .venv, which takes no time while pyproject.toml and
+# constraints.txt are unchanged.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -21,7 +21,7 @@ help:  ## List these commands
 
 repro: .venv/installed  ## Run the pipeline
 	@test -e .git || git rev-parse 2>/dev/null || test "$$(dvc config core.no_scm 2>/dev/null)" = true || { \
-	  echo "This is no git repository. To use DVC without git: .venv/bin/dvc config --local core.no_scm true" >&2; exit 1; }
+	  echo "This is not a git repository. To use DVC without git: .venv/bin/dvc config --local core.no_scm true" >&2; exit 1; }
 	@.venv/bin/dvc repro || { test -n "$$VIRTUAL_ENV" || \
 	  echo "To run dvc yourself, first run: source .venv/bin/activate" >&2; exit 1; }
 
@@ -83,8 +83,8 @@ from-scratch: .venv/installed  ## Check that a run from scratch reproduces the l
 	cd ../..; \
 	rm -rf build/from-scratch
 
-# FFCV is built from source and needs OpenCV and libturbojpeg. datasets needs a different huggingface_hub than MDS does,
-# so it is installed separately. Both are optional: the results say which one is missing. BENCH_IMAGES may name a folder
+# FFCV is built from source and needs OpenCV and libturbojpeg. datasets is installed separately, with a newer
+# huggingface_hub than the pinned one. Both are optional: the results say which one is missing. BENCH_IMAGES may name a folder
 # of JPEGs in train/CLASS, val/CLASS and test/CLASS, which are decoded instead of generated ones. BENCH_GROWTH may name
 # numbers of images, such as "10000 30000 100000", to also measure how the stages grow; these take an hour and a half.
 bench: .venv/installed-bench  ## Measure the stages against their lower bounds and against alternatives

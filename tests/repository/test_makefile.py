@@ -167,7 +167,7 @@ def test_folder_without_git_is_told_how_to_go_on(make):
     assert done.returncode == 2
     assert "called: dvc repro" not in done.stdout
     assert done.stderr.splitlines()[0] == (
-        "This is no git repository. To use DVC without git: .venv/bin/dvc config --local core.no_scm true"
+        "This is not a git repository. To use DVC without git: .venv/bin/dvc config --local core.no_scm true"
     )
     (make.folder / "no_scm").touch()
     done = make("repro")
