@@ -79,7 +79,8 @@ def test_content_decides_what_is_an_image(tmp_path):
 def test_hidden_files_and_litter_are_counted_not_classes(folder):
     for name in ("train/.thumbnails/a.jpg", "train/__MACOSX/._a.jpg", "train/@eaDir/a.jpg", "train/cat/._0.jpg"):
         save_picture(folder / name, 1)
-    (folder / "train/cat/Thumbs.db").touch()
+    for name in ("Thumbs.db", "Icon\r"):
+        (folder / "train/cat" / name).touch()
     # To ImageFolder they are classes and images.
     assert ImageFolder(str(folder / "train")).classes == [".thumbnails", "@eaDir", "__MACOSX", "cat", "dog"]
     catalog = read(folder)
@@ -90,6 +91,7 @@ def test_hidden_files_and_litter_are_counted_not_classes(folder):
         "train/@eaDir": "left by a program",
         "train/__MACOSX": "left by a program",
         "train/cat/._0.jpg": "left by a program",
+        "train/cat/Icon\r": "left by a program",
         "train/cat/Thumbs.db": "left by a program",
     }
 
