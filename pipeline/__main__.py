@@ -12,7 +12,7 @@ def exit_wrong_python(problem: str) -> None:
     """Exit with one line. `dvc repro` takes the first `python` on the PATH, which may not be the project's."""
     sys.exit(
         f"Error: {sys.executable}: {problem}. Run `source .venv/bin/activate` first, or `make repro`. "
-        "`dvc repro` then restores what it removed."
+        "`dvc repro` then restores what it removed. Outside of a clone, install cifar-pipeline with its dependencies."
     )
 
 

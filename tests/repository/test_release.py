@@ -43,14 +43,16 @@ def checkout(tmp_path):
 
 @only_on_posix
 def test_notes_are_the_section_of_the_version(checkout):
-    later = "## Unreleased\n\n- Later.\n\n"
     earlier = "\n## 0.0.9 - 2026-01-01\n\n- Earlier.\n"
     heading = f"## {VERSION} - "
-    (checkout.path / "CHANGELOG.md").write_text(CHANGELOG.replace(heading, later + heading) + earlier)
+    changelog = CHANGELOG.replace("## Unreleased\n", "## Unreleased\n\n- Later.\n") + earlier
+    (checkout.path / "CHANGELOG.md").write_text(changelog)
     run_step(checkout, "release", STEP, GITHUB_REF_NAME=f"v{VERSION}")
     notes = (checkout.path / "notes.md").read_text()
     assert notes.strip() == CHANGELOG.partition(heading)[2].partition("\n")[2].partition("\n## ")[0].strip()
-    assert notes.count("\n- ") > 10
+    assert "\n- " in notes
+    assert "Later." not in notes
+    assert "Earlier." not in notes
 
 
 @only_on_posix
@@ -88,7 +90,7 @@ def test_release_has_the_distribution_and_the_figures(tmp_path):
 @only_on_posix
 @pytest.mark.slow
 def test_commands_of_the_page_release_a_version(tiny, tmp_path):
-    release, verify = re.findall(
+    *release, verify = re.findall(
         r"^```bash\n(.*?)^```", (REPOSITORY / "docs/releasing.md").read_text(), re.DOTALL | re.MULTILINE
     )
     workspace = make_workspace(tmp_path / "clone")
@@ -103,7 +105,7 @@ def test_commands_of_the_page_release_a_version(tiny, tmp_path):
     ):
         assert_succeeds(workspace.run("git", *command))
     workspace.set_param("dtype: float32", "dtype: uint8")
-    assert_succeeds(workspace.run("bash", "-e", "-c", release))
+    assert_succeeds(workspace.run("bash", "-e", "-c", "".join(release)))
     assert workspace.run("git", "status", "--porcelain").stdout == ""
     for name in ("cifar10-raw", "cifar10-shards", "cifar10-stats"):
         get = ("dvc", "artifacts", "get", (tmp_path / "origin").as_uri(), name, "--rev", "v0.2.0")
