@@ -20,6 +20,8 @@ from tests.helpers.workspace import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
+# Blocks without imports are fragments. Those that read another repository by DVC are run in test_downstream.py.
+IMPORT = r"^(import|from) (?!dvc)"
 DTYPES = ["float32", "float16", "uint8"]
 # What blocks may import without being about a client, which may be missing.
 BASE_PACKAGES = {*sys.stdlib_module_names, "numpy", "shardset", "torch", "torchvision"}
@@ -27,8 +29,8 @@ BASE_PACKAGES = {*sys.stdlib_module_names, "numpy", "shardset", "torch", "torchv
 pytestmark = pytest.mark.slow
 
 
-def find_blocks(pattern="^(import|from) "):
-    """The Python blocks of all pages that match a pattern, by page and line. Those without imports are fragments."""
+def find_blocks(pattern=IMPORT):
+    """The Python blocks of all pages that match a pattern, by page and line."""
     blocks = {}
     for page in PAGES:
         text = page.read_text()
@@ -47,7 +49,7 @@ def find_clients(code):
     return packages | ({"accelerate"} if "transformers" in packages else set())  # its Trainer needs it
 
 
-def block_params(pattern="^(import|from) ", dtypes=DTYPES):
+def block_params(pattern=IMPORT, dtypes=DTYPES):
     """The label of each block that matches a pattern, with each dtype that it works with."""
     params = []
     for label, code in find_blocks(pattern).items():

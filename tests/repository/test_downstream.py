@@ -34,10 +34,9 @@ def read_shards(workspace, path="data/shards"):
 
 
 def run_python(workspace, repo, code):
-    """Run a fragment of a page that has no imports, and return the variable `files`, or what the line returns."""
-    program = f"import dvc.api\nREPO = {str(repo)!r}\n"
-    program += f"{code}print(sorted(files))\n" if "\n" in code else f"print({code})\n"
-    return assert_succeeds(workspace.run("python", "-c", program)).strip()
+    """Run a block of a page and return the variable `files`, or a line without imports and return its value."""
+    program = f"{code}print(sorted(files))\n" if "\n" in code else f"import dvc.api\nprint({code})\n"
+    return assert_succeeds(workspace.run("python", "-c", f"REPO = {str(repo)!r}\n{program}")).strip()
 
 
 def test_each_command_of_the_page_is_run():
