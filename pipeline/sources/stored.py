@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +12,8 @@ from pipeline.runtime.tasks import Imap
 from shardset.errors import named_os_errors
 from shardset.manifest import Preparation, Split
 from shardset.reader import BLOCK_VALUES, Array, Labels, split_range
+
+HEADER_LOCK = Lock()
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class ArrayReader:
 
     def blocks(self, split: Split, start: int, stop: int, _imap: Imap) -> Iterator[tuple[Array, list[Any]]]:
         for path, first, last in self._overlaps(split, start, stop, "images"):
-            size = max(1, BLOCK_VALUES // np.load(path, mmap_mode="r")[0].size)
+            size = max(1, BLOCK_VALUES // _map_rows(path)[0].size)
             for part in split_range(first, last, size):
                 yield load_rows(path, *part), []
 
@@ -86,4 +89,12 @@ def save_rows(path: Path, rows: Array) -> None:
 def load_rows(path: Path, start: int, stop: int) -> Array:
     """Load rows [start, stop) of a saved array."""
     with named_os_errors(path):
-        return np.array(np.load(path, mmap_mode="r")[start:stop])  # not mapped, since mapped pages count as memory
+        return np.array(_map_rows(path)[start:stop])  # not mapped, since mapped pages count as memory
+
+
+def _map_rows(path: Path) -> Array:
+    # numpy parses the header by Python's own parser, which now and then fails in two threads at once, before Python
+    # 3.11.9 and 3.12.3 (python/cpython#106905).
+    with HEADER_LOCK:
+        rows: Array = np.load(path, mmap_mode="r")
+    return rows

@@ -1,9 +1,13 @@
+import gc
 import pickle
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from pipeline.sources.stored import ArrayReader, load_rows, save_arrays
+from pipeline.sources.stored import ArrayReader, load_rows, save_arrays, save_rows
 from tests.helpers.shard_sets import make_images
 
 
@@ -46,3 +50,33 @@ def test_missing_array_is_named(tmp_path):
     with pytest.raises(FileNotFoundError) as raised:
         load_rows(tmp_path / "x.npy", 0, 1)
     assert raised.value.filename == str(tmp_path / "x.npy")
+
+
+class Cycle:
+    """Garbage that lets other threads run when it is collected."""
+
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self):
+        time.sleep(0)
+
+
+@pytest.mark.slow
+def test_rows_are_loaded_by_many_threads(tmp_path):
+    # Without the lock, some of these fail on Python 3.11.7: "AST constructor recursion depth mismatch".
+    save_rows(tmp_path / "rows.npy", np.arange(40))
+
+    def load(_):
+        Cycle()
+        return load_rows(tmp_path / "rows.npy", 3, 5).tolist()
+
+    interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(1e-6)
+    gc.set_threshold(3)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert all(rows == [3, 4] for rows in pool.map(load, range(6_000)))
+    finally:
+        sys.setswitchinterval(interval)
+        gc.set_threshold(*thresholds)
