@@ -13,19 +13,9 @@ from pipeline.stages.export import OVERHEAD, export_set
 from pipeline.stages.normalize import normalize_shards
 from pipeline.stages.stats import write_stats
 from shardset.errors import CorruptDataError, DamagedFileError, InputError
-from tests.helpers.exports import export_in_process, write_colour_set, write_image_set
+from tests.helpers.exports import export_in_process
 from tests.helpers.shard_sets import make_images, make_params, write_raw_set
 from tests.helpers.workspace import REPOSITORY, hash_files
-
-
-@pytest.fixture(scope="module")
-def colour_set(tmp_path_factory):
-    return write_colour_set(tmp_path_factory.mktemp("colour") / "raw")
-
-
-@pytest.fixture(scope="module")
-def image_set(tmp_path_factory):
-    return write_image_set(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture
