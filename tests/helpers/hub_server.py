@@ -3,14 +3,13 @@
 import base64
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.helpers.file_server import Server
+from tests.helpers.file_server import Server, running
 
 REPO = "user/name"
 COMMIT = "0123456789abcdef" * 2 + "01234567"
@@ -25,14 +24,8 @@ def serve_hub(folder: Path) -> Iterator[str]:
     folder.mkdir(exist_ok=True)
     (folder / ".gitattributes").write_text("*.npy filter=lfs diff=lfs merge=lfs -text\n")
     httpd = Server(("127.0.0.1", 0), type("HubHandler", (_Handler,), {"folder": folder}))
-    thread = threading.Thread(target=httpd.serve_forever)
-    thread.start()
-    try:
+    with running(httpd):
         yield f"http://127.0.0.1:{httpd.server_port}"
-    finally:
-        httpd.shutdown()
-        thread.join()
-        httpd.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):

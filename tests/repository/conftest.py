@@ -1,6 +1,13 @@
 import pytest
 
-from tests.helpers.workspace import Workspace, assert_succeeds, commit, make_workspace, register_dataset
+from tests.helpers.workspace import (
+    Workspace,
+    assert_succeeds,
+    commit,
+    make_repository,
+    make_workspace,
+    register_dataset,
+)
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +28,9 @@ def upstream(tiny, tmp_path_factory) -> Workspace:
         tag = f"cifar10-shards@{version}"
         assert_succeeds(workspace.run("git", "tag", "--annotate", tag, "--message", tag))
     return workspace
+
+
+@pytest.fixture
+def downstream(upstream, tmp_path) -> Workspace:
+    """An empty repository of the same user, with DVC."""
+    return make_repository(tmp_path / "training", home=upstream.path.parent / "home")

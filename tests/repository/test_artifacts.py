@@ -11,12 +11,6 @@ from tests.helpers.workspace import REPOSITORY, Workspace, assert_succeeds, make
 DVC_YAML = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())
 
 
-@pytest.fixture
-def downstream(upstream, tmp_path) -> Workspace:
-    """An empty repository of the same user, with DVC."""
-    return make_repository(tmp_path / "training", home=upstream.path.parent / "home")
-
-
 def add_tag(repository, tag):
     assert_succeeds(repository.run("git", "tag", "--annotate", tag, "--message", tag))
 

@@ -23,12 +23,6 @@ COMMANDS = {
 READ = "from shardset import ShardDataset; d = ShardDataset({!r}); print(len(d), d[0][0].dtype, d.manifest.dtype)"
 
 
-@pytest.fixture
-def downstream(upstream, tmp_path) -> Workspace:
-    """An empty repository of the same user, with DVC."""
-    return make_repository(tmp_path / "training", home=upstream.path.parent / "home")
-
-
 def read_shards(workspace, path="data/shards"):
     return assert_succeeds(workspace.run("python", "-c", READ.format(path), PYTHONPATH=str(REPOSITORY))).strip()
 

@@ -9,6 +9,7 @@ import tomllib
 import pytest
 import yaml
 
+from tests.helpers.pages import find_blocks
 from tests.helpers.workflows import run_step, steps_of
 from tests.helpers.workspace import REPOSITORY, Workspace, assert_succeeds, commit, make_workspace, register_dataset
 
@@ -90,9 +91,7 @@ def test_release_has_the_distribution_and_the_figures(tmp_path):
 @only_on_posix
 @pytest.mark.slow
 def test_commands_of_the_page_release_a_version(tiny, tmp_path):
-    *release, verify = re.findall(
-        r"^```bash\n(.*?)^```", (REPOSITORY / "docs/releasing.md").read_text(), re.DOTALL | re.MULTILINE
-    )
+    *release, verify = find_blocks((REPOSITORY / "docs/releasing.md").read_text())
     workspace = make_workspace(tmp_path / "clone")
     register_dataset(workspace.path / "pipeline", "tiny", tiny.facts())
     workspace.set_param("dataset: cifar10", "dataset: tiny")
