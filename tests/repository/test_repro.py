@@ -171,6 +171,27 @@ def test_damage_in_the_cache_is_repaired_as_the_error_says(name, tiny_workspace)
     assert_clean(tiny_workspace)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs rm")
+@pytest.mark.parametrize(
+    ("name", "message", "command"),
+    [
+        ("dvc.lock", "dvc.lock' is invalid", "git checkout dvc.lock"),
+        (".dvc/tmp/rwlock", "Unable to read RWLock-file '.dvc/tmp/rwlock'", "rm .dvc/tmp/rwlock"),
+    ],
+)
+def test_file_that_dvc_left_incomplete_is_replaced_as_the_docs_say(name, message, command, tiny_workspace):
+    path = tiny_workspace.path / name
+    content = path.read_bytes()
+    path.write_bytes(content[: content.rfind(b":")])  # without any colon, all but the last byte
+    done = tiny_workspace.run("dvc", "repro")
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert f"run `{command}`" in (REPOSITORY / "docs/reliability.md").read_text()
+    assert_succeeds(tiny_workspace.run(*command.split()))
+    assert tiny_workspace.repro() == set()
+    assert_clean(tiny_workspace)
+
+
 def test_results_come_back_after_a_run_with_broken_params(tiny_workspace):
     tiny_workspace.set_param("samples_per_shard: 10000", "samples_per_shard: 0")
     done = tiny_workspace.run("dvc", "repro")
