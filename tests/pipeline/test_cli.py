@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.memory import PRINT_PEAK
 from tests.helpers.shard_sets import make_images, write_raw_set
 from tests.helpers.workspace import assert_fails, hash_files, make_workspace
 
@@ -107,12 +108,10 @@ def test_memory_does_not_grow_with_the_dataset(command, limit, synthetic_raw, wo
 
     def peak_mb(*args):
         program = (
-            "import atexit, re, runpy, sys\n"
-            "from pathlib import Path\n"
+            "import atexit, runpy, sys\n"
             "import pipeline.cli, pipeline.params\n"
             "import pipeline.stages.audit, pipeline.stages.normalize, pipeline.stages.stats\n"
-            "peak = lambda: print(re.search('VmHWM:[^0-9]*([0-9]+)', Path('/proc/self/status').read_text())[1])\n"
-            "atexit.register(peak)\n"
+            f"atexit.register(exec, {PRINT_PEAK!r}, {{}})\n"
             f"sys.argv = ['pipeline', *{args!r}]\n"
             f"{bool(args)} and runpy.run_module('pipeline', run_name='__main__')\n"
         )

@@ -1,5 +1,4 @@
 import csv
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from pipeline.runtime.files import render_csv
 from shardset.content import hash_images
 from shardset.errors import CorruptDataError, InputError
 from tests.helpers.audits import tabulate
+from tests.helpers.memory import traced_peak
 from tests.helpers.shard_sets import make_images, read_images, write_raw_set
 
 SPLITS = ("train", "val", "test")
@@ -156,19 +156,17 @@ def test_name_that_looks_like_a_formula_is_escaped(raw, digests):
     assert (row["label"], row["other_label"]) == ("'=1+1", "cat")
 
 
+def find_and_list_pairs(raw, digests):
+    exact = find_exact_pairs({"train": digests})
+    table, _ = list_pairs(raw, exact, {"train": digests}, set())
+    assert len(table) == 10_000
+
+
 def test_memory_per_pair_is_bounded(tmp_path):
     raw = write_raw_set(tmp_path / "raw", np.zeros((20_000, 1, 1, 1), np.uint8))
     digests = np.random.default_rng(0).integers(0, 256, (20_000, 32), np.uint8)
     digests[10_000:] = digests[:10_000]
-    tracemalloc.start()
-    try:
-        exact = find_exact_pairs({"train": digests})
-        table, _ = list_pairs(raw, exact, {"train": digests}, set())
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert len(table) == 10_000
-    assert peak / len(table) < 400
+    assert traced_peak(find_and_list_pairs, raw, digests) / 10_000 < 400
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
 import shutil
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from pipeline.runtime.tasks import map_tasks
 from shardset.content import hash_images
 from shardset.errors import CorruptDataError
 from shardset.shards import open_shards
+from tests.helpers.memory import traced_peak
 from tests.helpers.shard_sets import make_images, read_images, write_raw_set
 from tests.helpers.workspace import hash_files
 
@@ -95,15 +95,7 @@ def test_memory_does_not_grow_with_shards_times_classes(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.shards.raw.MAX_SAMPLES_PER_SHARD", 1)
     raw = write_raw_set(tmp_path / "raw", make_images(40, (1, 64, 64)), num_classes=200)
     assert len(raw.shards("train")) == 40
-    survey(raw, tmp_path)  # what is computed once and kept, such as terms of the entropy
-    (tmp_path / "again").mkdir()
-    tracemalloc.start()
-    try:
-        survey(raw, tmp_path / "again")
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < 5_000_000
+    assert traced_peak(survey, raw, tmp_path) < 5_000_000
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])

@@ -26,6 +26,7 @@ from pipeline.stages.audit import audit_images
 from pipeline.stages.remedies import REPAIR_HINT
 from shardset.dataset import ShardDataset
 from shardset.errors import CorruptDataError, DamagedFileError, InputError
+from tests.helpers.memory import traced_peak
 from tests.helpers.shard_sets import audit, audit_params, make_images, read_images, write_raw_set
 from tests.helpers.task_sizes import recording_sizes
 from tests.helpers.workspace import hash_files
@@ -508,6 +509,16 @@ def test_too_little_space_is_an_error_before_anything_is_written(planted, tmp_pa
 MAX_BYTES_PER_IMAGE = 120
 
 
+def audit_traced(raw_dir, path):
+    """Audit, and forget the peak of measuring, which doesn't depend on the number of images."""
+
+    def reset_peak(action, done, total):
+        if (action, done) == ("Measuring", total):
+            tracemalloc.reset_peak()
+
+    audit_images(raw_dir, path / "audit", path / "audit.json", audit_params(), reset_peak)
+
+
 @pytest.mark.slow
 def test_memory_per_image_is_bounded(tmp_path, monkeypatch):
     """Images of 4 x 4 pixels are not searched, which doesn't take memory for each image anyway."""
@@ -515,20 +526,11 @@ def test_memory_per_image_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setenv("PIPELINE_THREADS", "1")
     sizes, peaks = (20_000, 60_000), []
 
-    def reset_peak(action, done, total):
-        if (action, done) == ("Measuring", total):
-            tracemalloc.reset_peak()
-
     for size in sizes:
         images = np.random.default_rng(size).integers(0, 256, (size, 1, 4, 4), np.uint8)
         raw_dir = write_raw_set(tmp_path / "raw", images, num_classes=100).dir
         del images
-        tracemalloc.start()
-        try:
-            audit_images(raw_dir, tmp_path / "audit", tmp_path / "audit.json", audit_params(), reset_peak)
-            peaks.append(tracemalloc.get_traced_memory()[1])
-        finally:
-            tracemalloc.stop()
+        peaks.append(traced_peak(audit_traced, raw_dir, tmp_path))
     per_image = (peaks[1] - peaks[0]) / (sizes[1] - sizes[0])
     print(f"{per_image:.0f} bytes an image")
     assert per_image < MAX_BYTES_PER_IMAGE

@@ -16,18 +16,18 @@ from pipeline.sources.images.catalog import read_catalog
 from pipeline.sources.images.stored_catalog import StoredNames, store_catalog
 from shardset.threads import ignore
 from tests.helpers.image_files import make_image_folder, make_parquet, make_tar, make_zip, save_picture
+from tests.helpers.memory import PRINT_PEAK
 from tests.helpers.workspace import REPOSITORY
 
 MAX_BYTES_PER_IMAGE = {"folder": 500, "tar": 500, "zip": 1_200}  # of a zip, most are the list of the standard library
 MEASURE = """
-import resource, sys
+import sys
 from pathlib import Path
 from pipeline.sources.source import open_source
 from shardset.manifest import Preparation
 
 preparation = Preparation(resize=None, size=8, filter="bilinear", orientation="exif", background="white")
 open_source("images", sys.argv[1], Path(), preparation, lambda *_: None).store(Path(sys.argv[2]))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
@@ -106,7 +106,7 @@ def test_memory_grows_little_with_the_number_of_images(kind, tmp_path):
     peaks = []
     for num_images in (4_000, 34_000):
         source = write_many(kind, num_images, tmp_path / f"{num_images}")
-        command = [sys.executable, "-c", MEASURE, str(source), str(tmp_path / f"stored-{num_images}")]
+        command = [sys.executable, "-c", MEASURE + PRINT_PEAK, str(source), str(tmp_path / f"stored-{num_images}")]
         done = subprocess.run(
             command, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=True
         )
