@@ -1,4 +1,5 @@
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ if "PIPELINE_SOURCE" in os.environ:
     os.environ["REAL_SOURCE"] = os.environ.pop("PIPELINE_SOURCE")
 REAL_SOURCE = os.environ.get("REAL_SOURCE")
 os.environ["NO_PROXY"] = "*"
+# Shells make background processes, and so these tests and their commands, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # The duration of an example depends on what else the machine does.
 settings.register_profile("no deadline", deadline=None)
 settings.register_profile("fast", deadline=None, max_examples=10)

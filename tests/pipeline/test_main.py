@@ -23,8 +23,6 @@ def test_stopped_stage_leaves_only_finished_work(stage, work, written, workspace
     workspace.set_param("samples_per_shard: 10000", "samples_per_shard: 10")  # seconds of work
     data_dir = workspace.path / "data"
     before = {path.name for path in data_dir.iterdir()}
-    # Shells make background processes, and so these tests and their commands, ignore Ctrl-C.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGINT):
         process = workspace.start(stage)
         while not list((data_dir / work).glob(written)):
@@ -52,7 +50,6 @@ def test_stopped_stage_leaves_only_finished_work(stage, work, written, workspace
 def test_signal_during_import_prints_no_traceback(number, place, workspace):
     # The first module that the commands import.
     (workspace.path / "typer.py").write_text(f"import os\n{place.format(int(number))}")
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     done = workspace.pipeline("stats")
     assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "")
 

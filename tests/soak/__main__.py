@@ -4,6 +4,7 @@ Progress goes to stderr, and at the end the table of docs/reliability.md to stdo
 """
 
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -30,6 +31,7 @@ def run(experiment: Experiment, seed: int) -> tuple[int, int]:
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores Ctrl-C otherwise
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else 0
     begin = time.monotonic()
     rows = []
